@@ -1,0 +1,62 @@
+package executor
+
+import (
+	"io"
+	"time"
+)
+
+// A Command is what to run. Exactly one of Line and Argv is set.
+type Command struct {
+	// Line is given to the user's login shell as it stands, like the argument
+	// of ssh(1).
+	Line string
+	// Argv is a program and its arguments; no shell interprets them.
+	Argv []string
+	// Stdin is the command's standard input; nil means empty. Either way the
+	// end of input reaches the command.
+	Stdin io.Reader
+	// Env is added to the environment that sshd gives. Values never stand on a
+	// command line, where other users of the node could read them.
+	Env map[string]string
+	// Workdir is where the command starts; empty means the home directory.
+	Workdir string
+	// Timeout ends the command (TERM, grace, KILL); 0 means the system's
+	// default, and more than the system's maximum is refused.
+	Timeout time.Duration
+	// MaxOutput bounds each of both streams in bytes when they are collected in
+	// the Result; 0 means the executor's default. What exceeds it is dropped and
+	// Result.Truncated is set; the command is not disturbed.
+	MaxOutput int64
+	// Stdout and Stderr, when set, receive the streams as they come in, instead
+	// of Result. Writes to one of them are never concurrent, but both may be
+	// written at the same time. A slow writer slows the command, not other
+	// commands; a writer that fails ends the command.
+	Stdout, Stderr io.Writer
+	// Started, when set, is called once, before the first byte of output.
+	Started func(Start)
+}
+
+// Start says where a command was started.
+type Start struct {
+	ID                string
+	System, Node      string
+	User              string
+	CertificateSerial uint64 // 0 when no certificate was used
+}
+
+// A Result is how a command ended. A non-zero exit is a result, not an error.
+type Result struct {
+	Start
+	// ExitCode is the command's exit status, or -1 when a signal ended it.
+	ExitCode int
+	// Signal is the name without "SIG" (RFC 4254 §6.10) when one ended the
+	// command.
+	Signal string
+	// TimedOut says that the command was ended because its time was over.
+	TimedOut bool
+	// Stdout and Stderr are complete unless Truncated is set; nil when the
+	// command had writers of its own.
+	Stdout, Stderr []byte
+	Truncated      bool
+	Duration       time.Duration
+}

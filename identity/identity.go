@@ -1,0 +1,104 @@
+// Package identity turns a token from a centre's identity provider into an
+// [Identity].
+//
+// Only [Verifier.Verify] makes an Identity, so a function that takes one needs no
+// check of its own: the type proves that issuer, audience, signature, lifetime
+// and login name were verified. The zero Identity is nobody; takers refuse it
+// with [Identity.Valid].
+package identity
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+var (
+	// ErrInvalidToken says that the token is not acceptable, for a reason that
+	// an attacker need not learn. HTTP: 401.
+	ErrInvalidToken = errors.New("token is not valid")
+	// ErrExpired says that a token which is otherwise good has expired, or that
+	// too little of its life is left. It wraps ErrInvalidToken. HTTP: 401.
+	ErrExpired error = expiredError{}
+	// ErrScope says that a good token lacks a required scope or claim. HTTP: 403.
+	ErrScope = errors.New("token lacks a required scope or claim")
+	// ErrNoLogin says that a good token names no acceptable login: the claim is
+	// missing, malformed, or reserved. HTTP: 403.
+	ErrNoLogin = errors.New("token names no acceptable login")
+	// ErrUnavailable says that the issuer's keys cannot be had, so that the
+	// token can be neither accepted nor refused. HTTP: 503.
+	ErrUnavailable = errors.New("keys of the token's issuer are not available")
+)
+
+type expiredError struct{}
+
+func (expiredError) Error() string { return "token has expired" }
+func (expiredError) Unwrap() error { return ErrInvalidToken }
+
+// An Identity is a caller whose token was verified.
+type Identity struct {
+	issuer   string
+	alias    string
+	subject  string
+	login    string
+	client   string
+	scopes   []string
+	tokenID  string
+	digest   string
+	bearer   string
+	expires  time.Time
+	issuedAt time.Time
+}
+
+// Valid is false for the zero Identity, which is nobody.
+func (i Identity) Valid() bool { return i.login != "" && i.subject != "" && i.issuer != "" }
+
+// Issuer is the token's "iss" claim, exactly as configured.
+func (i Identity) Issuer() string { return i.issuer }
+
+// Alias is the configured short name of the issuer ([a-z0-9-], at most 16 bytes).
+func (i Identity) Alias() string { return i.alias }
+
+// Subject is the token's "sub" claim, at most 255 bytes (OpenID Connect Core §2).
+func (i Identity) Subject() string { return i.subject }
+
+// Login is the account name that the issuer's login claim maps to. It matches
+// the login pattern and is not reserved.
+func (i Identity) Login() string { return i.login }
+
+// Client is the token's "azp" or "client_id" claim, or "".
+func (i Identity) Client() string { return i.client }
+
+// Scopes are the values of the token's "scope" or "scp" claim.
+func (i Identity) Scopes() []string { return slices.Clone(i.scopes) }
+
+// TokenID is the token's "jti" claim, or "".
+func (i Identity) TokenID() string { return i.tokenID }
+
+// TokenDigest is the first 16 hex digits of the token's SHA-256: it names the
+// token in audit records without giving it away.
+func (i Identity) TokenDigest() string { return i.digest }
+
+// Expires is the token's "exp" claim.
+func (i Identity) Expires() time.Time { return i.expires }
+
+// IssuedAt is the token's "iat" claim.
+func (i Identity) IssuedAt() time.Time { return i.issuedAt }
+
+// Bearer is the raw token, for credential providers that must pass it on. It
+// must never be logged or shown.
+func (i Identity) Bearer() string { return i.bearer }
+
+// LogValue keeps the token out of logs (slog.LogValuer).
+func (i Identity) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("issuer", i.alias),
+		slog.String("subject", i.subject),
+		slog.String("login", i.login),
+		slog.String("token_sha256", i.digest),
+	)
+}
+
+// String is for error texts; like LogValue it leaves the token out.
+func (i Identity) String() string { return i.alias + ":" + i.subject + " as " + i.login }
