@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -46,6 +47,38 @@ type Entry struct {
 	// Expires is when the entry stops existing, with a resolution of one second
 	// or better; the zero time means never.
 	Expires time.Time
+}
+
+// CheckEntry returns an error if e.Key or e.Value breaks the limits above. Every
+// driver calls it before it writes.
+func CheckEntry(e Entry) error {
+	if len(e.Value) > MaxValueBytes {
+		return fmt.Errorf("store: value of %d bytes under key %.64q, at most %d are taken", len(e.Value), e.Key, MaxValueBytes)
+	}
+	return CheckKey(e.Key)
+}
+
+// CheckKey returns an error if no entry can have this key. Every driver calls it
+// before it reads or deletes.
+func CheckKey(key string) error {
+	if key == "" {
+		return errors.New("store: empty key")
+	}
+	return CheckPrefix(key)
+}
+
+// CheckPrefix returns an error if no key can begin with prefix. The empty prefix
+// is that of every key.
+func CheckPrefix(prefix string) error {
+	if len(prefix) > MaxKeyBytes {
+		return fmt.Errorf("store: key of %d bytes %.64q…, at most %d are taken", len(prefix), prefix, MaxKeyBytes)
+	}
+	for i := range len(prefix) {
+		if c := prefix[i]; c <= ' ' || c > '~' {
+			return fmt.Errorf("store: key %q holds byte %#02x; only printable ASCII without spaces is taken", prefix, c)
+		}
+	}
+	return nil
 }
 
 // Store keeps entries durably. A driver MUST be safe for concurrent use, MUST
