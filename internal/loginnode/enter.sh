@@ -1,0 +1,28 @@
+# Runs as the first process of the node's own mount and PID namespaces and becomes sshd.
+# Nothing here is visible outside: Go has made the mount tree private before it started this script.
+#
+# usage: sh -c SCRIPT enter DIR CLOSED SSHD ARG...
+#   CLOSED is the topmost parent of DIR that other users cannot enter, or empty.
+set -eu
+dir=$1 closed=$2
+shift 2
+
+mount -t proc proc /proc
+# A fresh /run: the folder for privilege separation may be created, and no name service of the host answers here.
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir -m 0755 /run/sshd
+
+if [ -n "$closed" ]; then
+	mkdir /run/dir
+	mount --bind "$dir" /run/dir
+	mount -t tmpfs -o mode=0755 tmpfs "$closed"
+	mkdir -p "$dir"
+	mount --move /run/dir "$dir"
+fi
+
+for name in passwd group shadow nsswitch.conf; do
+	if [ -e "/etc/$name" ]; then
+		mount --bind "$dir/etc/$name" "/etc/$name"
+	fi
+done
+exec "$@"
