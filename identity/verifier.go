@@ -1,0 +1,202 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+)
+
+// A Verifier turns tokens into identities. It is safe for concurrent use.
+type Verifier struct {
+	issuers map[string]*issuer // by the exact "iss" value
+	cache   *cache
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// An issuer is an IssuerConfig that was checked, with its keys.
+type issuer struct {
+	cfg            IssuerConfig
+	algorithms     []jose.SignatureAlgorithm
+	types          []string
+	requiredClaims []requiredClaim
+	loginPath      []string
+	logins         *LoginPolicy
+	keys           *keyring
+}
+
+type requiredClaim struct {
+	path  []string
+	value string
+}
+
+// New checks the configuration, reports every mistake in it, reads key files,
+// and starts to fetch the keys of the other issuers; it does not wait for them
+// (see [Verifier.Ready]). The caller must Close the Verifier.
+func New(cfg Config) (*Verifier, error) {
+	logger := cfg.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	size := cfg.CacheSize
+	if size == 0 {
+		size = DefaultCacheSize
+	}
+	v := &Verifier{issuers: make(map[string]*issuer), cache: newCache(size)}
+	client := httpClient(cfg.HTTPClient)
+	var mistakes []error
+	if len(cfg.Issuers) == 0 {
+		mistakes = append(mistakes, errors.New("no issuers: nobody could be identified"))
+	}
+	aliases := make(map[string]bool)
+	for _, each := range cfg.Issuers {
+		iss, err := newIssuer(each.withDefaults(), client, logger)
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("issuer %q: %w", each.Alias, err))
+			continue
+		}
+		if v.issuers[each.URL] != nil || aliases[each.Alias] {
+			mistakes = append(mistakes, fmt.Errorf("issuer %q: another one has the same alias or URL", each.Alias))
+		}
+		v.issuers[each.URL], aliases[each.Alias] = iss, true
+	}
+	if len(mistakes) > 0 {
+		return nil, errors.Join(mistakes...)
+	}
+	v.start()
+	return v, nil
+}
+
+func newIssuer(cfg IssuerConfig, client *http.Client, logger *slog.Logger) (*issuer, error) {
+	iss := &issuer{cfg: cfg, types: []string{"", "jwt", "at+jwt"}}
+	if cfg.Type != "" {
+		iss.types = []string{strings.TrimPrefix(strings.ToLower(cfg.Type), "application/")}
+	}
+	mistakes := []error{cfg.check()}
+	note := func(err error) { mistakes = append(mistakes, err) }
+	var err error
+	iss.algorithms, err = algorithms(cfg.Algorithms)
+	note(err)
+	iss.loginPath, err = splitPath(cfg.LoginClaim)
+	note(err)
+	iss.logins, err = cfg.Login.Compile()
+	note(err)
+	for path, value := range cfg.RequiredClaims {
+		names, err := splitPath(path)
+		note(err)
+		iss.requiredClaims = append(iss.requiredClaims, requiredClaim{names, value})
+	}
+	var src source = &webSource{client: client, issuer: cfg.URL, jwksURL: cfg.JWKSURL, allowHTTP: cfg.AllowHTTP}
+	if cfg.JWKSFile != "" {
+		src = fileSource(cfg.JWKSFile)
+	}
+	iss.keys = newKeyring(cfg, src, logger)
+	if cfg.JWKSFile != "" {
+		note(iss.keys.loadFile())
+	}
+	return iss, errors.Join(mistakes...)
+}
+
+// loadFile makes the first fetch right away, so that a wrong path is found at
+// the start and not at the first token.
+func (k *keyring) loadFile() error {
+	if err := k.fetch(context.Background()); err != nil {
+		return fmt.Errorf("JWKS file: %w", err)
+	}
+	if len(k.current().keys) == 0 {
+		return fmt.Errorf("JWKS file has no usable key: %w", errors.Join(k.current().refused...))
+	}
+	return nil
+}
+
+func (v *Verifier) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
+	for _, iss := range v.issuers {
+		v.running.Go(func() { iss.keys.run(ctx) })
+	}
+}
+
+// Close stops the refreshing of keys and waits until that has ended. Tokens
+// that need a fetch then give [ErrUnavailable].
+func (v *Verifier) Close() error {
+	v.stop()
+	v.running.Wait()
+	return nil
+}
+
+// Verify turns a token into the Identity that it proves. Its errors wrap
+// [ErrInvalidToken], [ErrExpired], [ErrScope], [ErrNoLogin] or [ErrUnavailable];
+// their text says why and is for logs and audit records, not for the client. It
+// never holds the token. Verify waits for keys only if none that it has fits,
+// and at most as long as ctx and one fetch (10 s) last.
+func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
+	if len(raw) > MaxTokenBytes {
+		return Identity{}, reject("token has %d bytes, at most %d are acceptable", len(raw), MaxTokenBytes)
+	}
+	sum := sha256.Sum256([]byte(raw))
+	if e, ok := v.cache.get(sum, time.Now()); ok {
+		e.identity.bearer = raw
+		return e.identity, nil
+	}
+	t, err := parse(raw)
+	if err != nil {
+		return Identity{}, err
+	}
+	iss := v.issuers[t.issuer]
+	if iss == nil {
+		return Identity{}, reject("issuer %q is not known", clip(t.issuer))
+	}
+	id, by, err := iss.verify(ctx, t)
+	if err != nil {
+		return Identity{}, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, err)
+	}
+	id.digest = hex.EncodeToString(sum[:8])
+	v.cache.put(sum, entry{identity: id, issuer: iss, by: by}, time.Now())
+	id.bearer = raw
+	return id, nil
+}
+
+func (iss *issuer) verify(ctx context.Context, t *token) (Identity, proof, error) {
+	if !slices.Contains(iss.algorithms, t.alg) {
+		return Identity{}, proof{}, reject("algorithm %q is not acceptable", t.alg)
+	}
+	payload, by, err := iss.keys.verify(ctx, t)
+	if err != nil {
+		return Identity{}, proof{}, err
+	}
+	id, err := iss.admit(t, payload, time.Now())
+	return id, by, err
+}
+
+// Ready is nil once the keys of every issuer were loaded and there is one that
+// can be used; else it names the issuers that lack them. It does not wait. A
+// later outage leaves it nil: one provider that is down must not take the
+// service away from the users of the others.
+func (v *Verifier) Ready(ctx context.Context) error {
+	errs := []error{ctx.Err()}
+	for _, iss := range v.issuers {
+		if latest := iss.keys.latest.Load(); latest == nil || len(latest.set.keys) == 0 {
+			errs = append(errs, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, ErrUnavailable))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// TokenDigest names a token in audit records without giving it away: the first
+// 16 hex digits of its SHA-256, as [Identity.TokenDigest] has it, for tokens
+// that were refused.
+func TokenDigest(raw string) string {
+	sum := sha256.Sum256([]byte(raw))
+	return hex.EncodeToString(sum[:8])
+}
