@@ -1,6 +1,7 @@
 package loginnode
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -181,12 +182,18 @@ func (l layout) marker() string { return "SALLYPORT_LOGINNODE=" + l.dir }
 
 // replaceFile makes the new content appear at once or not at all.
 func replaceFile(path string, content []byte) error {
-	temp := path + ".new"
-	if err := os.WriteFile(temp, content, 0o644); err != nil { //nolint:gosec // public: trust lists are read by every sshd process
+	temp, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
 		return fmt.Errorf("loginnode: %w", err)
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("loginnode: %w", err)
+	_, err = temp.Write(content)
+	err = errors.Join(err, temp.Chmod(0o644), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), path) //nolint:gosec // a path of the node's own folder
+	}
+	if err != nil {
+		gone := os.Remove(temp.Name()) //nolint:gosec // the name that os.CreateTemp chose
+		return fmt.Errorf("loginnode: %w", errors.Join(err, gone))
 	}
 	return nil
 }

@@ -518,3 +518,30 @@ func TestNodeEndsWithItsParent(t *testing.T) {
 	_ = helper.Wait()
 	eventually(t, "sshd ends after its parent", func() bool { return len(of()) == 0 })
 }
+
+// TestWithoutRoot runs the tests of this package as a user of a node, so that both ways are tried wherever root runs them.
+func TestWithoutRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this whole run is without root")
+	}
+	t.Parallel()
+	ca := newCA(t)
+	n := start(t, Config{Users: twoUsers(), TrustedUserCAKeys: ca.trust()})
+	binary, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(n.Home("alice"), "loginnode.test")
+	if err := os.WriteFile(path, binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, ca.mustLogin(t, n, "alice"), "cd && ./loginnode.test -test.v -test.timeout 60s")
+	for _, want := range []string{"PASS: TestCertificateLogsInByTheRealClient", "PASS: TestCloseLeavesNoProcess", "PASS: TestNodeEndsWithItsParent"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the run as alice lacks %q:\n%s", want, out)
+		}
+	}
+}

@@ -22,6 +22,12 @@ import (
 //go:embed enter.sh
 var enterScript string
 
+// What is not immediate about processes is looked at again, patience times with a pause between: 5 s.
+const (
+	patience = 500
+	pause    = 10 * time.Millisecond
+)
+
 var errPortTaken = errors.New("the port is taken")
 
 // Available returns nil if a login node can be started here, else an error that says what is missing and how to get it.
@@ -260,8 +266,7 @@ func (p *process) kill() error {
 		<-p.done
 		return nil
 	}
-	const rounds = 200 // 2 s: a process may fork while we look
-	for range rounds {
+	for range patience { // a process may fork while we look
 		members, err := p.members()
 		if err != nil {
 			return err
@@ -277,7 +282,7 @@ func (p *process) kill() error {
 		if err := p.signal(syscall.SIGKILL, pids); err != nil {
 			return err
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(pause)
 	}
 	return errors.New("loginnode: processes of the node survive SIGKILL")
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Process is a process of the node.
@@ -18,6 +19,7 @@ type Process struct {
 	PID     int    // as the host counts
 	NodePID int    // as the node counts: what $$ is in a shell there
 	Command string // arguments, joined by spaces
+	stopped bool   // by SIGSTOP
 	uid     int
 	parent  int
 	name    string // of the program, as /proc/PID/comm
@@ -48,28 +50,38 @@ func (n *Node) Processes(user string) ([]Process, error) {
 }
 
 // Freeze stops sshd's processes of the connections that stand now: TCP stays up, and nothing answers. Commands run on, and new
-// connections are served.
-func (n *Node) Freeze() error { return n.signalSessions(syscall.SIGSTOP) }
+// connections are served. It returns when all have stopped.
+func (n *Node) Freeze() error { return n.signalSessions(syscall.SIGSTOP, true) }
 
 // Thaw undoes Freeze.
-func (n *Node) Thaw() error { return n.signalSessions(syscall.SIGCONT) }
+func (n *Node) Thaw() error { return n.signalSessions(syscall.SIGCONT, false) }
 
-func (n *Node) signalSessions(sig syscall.Signal) error {
+// signalSessions repeats until all are as wanted: right after a login sshd is about to fork the process that serves it.
+func (n *Node) signalSessions(sig syscall.Signal, stopped bool) error {
 	p, err := n.running()
 	if err != nil {
 		return err
 	}
-	members, err := p.members()
-	if err != nil {
-		return err
-	}
-	var pids []int
-	for _, m := range members {
-		if m.sshdItself() && m.PID != p.pid {
-			pids = append(pids, m.PID)
+	for range patience {
+		members, err := p.members()
+		if err != nil {
+			return err
 		}
+		var pids []int
+		for _, m := range members {
+			if m.sshdItself() && m.PID != p.pid && m.stopped != stopped {
+				pids = append(pids, m.PID)
+			}
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		if err := p.signal(sig, pids); err != nil {
+			return err
+		}
+		time.Sleep(pause)
 	}
-	return p.signal(sig, pids)
+	return fmt.Errorf("loginnode: not every session took %v", sig)
 }
 
 // members are the living processes of the node, sshd among them.
@@ -163,6 +175,7 @@ func readProcess(pid int) (Process, error) {
 			if fields[0] == "Z" || fields[0] == "X" {
 				return Process{}, nil
 			}
+			p.stopped = fields[0] == "T"
 		case "PPid":
 			p.parent, err = strconv.Atoi(fields[0])
 		case "Uid":
