@@ -93,7 +93,8 @@ func put(tx *bbolt.Tx, o *op) error {
 	entries, key := tx.Bucket([]byte(entriesBucket)), []byte(o.entry.Key)
 	old, stored, err := load(entries, key)
 	if err != nil {
-		return err
+		o.err = err
+		return nil
 	}
 	var current uint64
 	if stored && old.live(time.Now()) {
@@ -128,7 +129,8 @@ func remove(tx *bbolt.Tx, o *op) error {
 	old, stored, err := load(entries, key)
 	switch {
 	case err != nil:
-		return err
+		o.err = err
+		return nil
 	case !stored || !old.live(time.Now()):
 		o.err = store.ErrNotFound
 		return nil
