@@ -1,0 +1,109 @@
+// Package ca is the SSH certificate authority: it turns a verified identity into
+// a short-lived OpenSSH user certificate.
+//
+// The guarantee: nobody can ask it for arbitrary principals. They derive from an
+// [identity.Identity], which only a verified token makes, and the rest of the
+// certificate derives from a validated profile; the caller supplies a public key
+// and may make the certificate narrower, never wider. The intent to sign is
+// durable in the audit log and in the ledger before the signature is made, so a
+// certificate that exists anywhere is known to both, also after a crash. Each
+// certificate is compared with its draft after signing and before release.
+//
+// The threat: whoever holds the CA key is everybody. The key stays inside [Key],
+// on disk encrypted if a passphrase is set, and 0600 always.
+//
+// The caveat: a certificate cannot be called back. A node honours it until it
+// expires, unless the node pulls the revocation list; hence the short lifetimes.
+package ca
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/store"
+	"sallyport/store/audit"
+)
+
+// DefaultLedgerRetention is how long the ledger keeps a certificate after it has
+// expired, when the configuration does not say.
+const DefaultLedgerRetention = 30 * 24 * time.Hour
+
+// Config is what an Authority is made of.
+type Config struct {
+	// Key signs. Required.
+	Key *Key
+	// Retired are public keys of CAs that no longer sign. Like the active key
+	// they are never certified: revoking such a certificate would revoke the CA.
+	Retired []ssh.PublicKey
+	// Store keeps the ledger under "ledger/". Required.
+	Store store.Store
+	// Audit records every intent, certificate and refusal. Required.
+	Audit audit.Recorder
+	// Profiles adds to the built-in profiles "executor" and "user", or replaces
+	// one of them by name.
+	Profiles []ProfileConfig
+	// LedgerRetention is how long a row outlives its certificate; 0 means
+	// DefaultLedgerRetention.
+	LedgerRetention time.Duration
+	// Logger receives what goes wrong beside the act itself; nil discards it.
+	Logger *slog.Logger
+}
+
+// An Authority issues certificates. It is safe for concurrent use.
+type Authority struct {
+	key       *Key
+	caKeys    map[string]bool // wire form of the active and the retired keys
+	store     store.Store
+	audit     audit.Recorder
+	profiles  map[string]*profile
+	retention time.Duration
+	logger    *slog.Logger
+	started   time.Time
+}
+
+// New validates cfg and reports all its mistakes at once.
+func New(cfg Config) (*Authority, error) {
+	var errs []error
+	if cfg.Key == nil {
+		errs = append(errs, errors.New("key is missing"))
+	}
+	if cfg.Store == nil {
+		errs = append(errs, errors.New("store is missing"))
+	}
+	if cfg.Audit == nil {
+		errs = append(errs, errors.New("audit recorder is missing"))
+	}
+	if cfg.LedgerRetention < 0 {
+		errs = append(errs, fmt.Errorf("ledger retention %s is negative", cfg.LedgerRetention))
+	}
+	profiles, err := compileProfiles(cfg.Profiles)
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+
+	a := &Authority{
+		key:       cfg.Key,
+		caKeys:    map[string]bool{string(cfg.Key.signer.PublicKey().Marshal()): true},
+		store:     cfg.Store,
+		audit:     cfg.Audit,
+		profiles:  profiles,
+		retention: cfg.LedgerRetention,
+		logger:    cfg.Logger,
+		started:   time.Now(),
+	}
+	for _, k := range cfg.Retired {
+		a.caKeys[string(k.Marshal())] = true
+	}
+	if a.retention == 0 {
+		a.retention = DefaultLedgerRetention
+	}
+	if a.logger == nil {
+		a.logger = slog.New(slog.DiscardHandler)
+	}
+	return a, nil
+}

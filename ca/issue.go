@@ -1,0 +1,157 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/store/audit"
+)
+
+// finishTimeout bounds what follows a durable intent, however impatient the
+// caller: two group commits and a signature.
+const finishTimeout = 10 * time.Second
+
+// Issue makes a certificate, in this order:
+//
+//  1. Draft: everything that can be refused is refused, with a [*RequestError].
+//  2. Intent: the audit log has "certificate.intent", durably.
+//  3. Ledger: the row stands, durably; the serial is unique.
+//  4. Sign: the draft is spent; the certificate is compared with it.
+//  5. Outcome: the audit log has "certificate.issued", durably.
+//  6. Release: only now does the certificate leave this function.
+//
+// A refusal is recorded too. Should audit log or ledger fail, the error wraps
+// [ErrUnavailable] and there is no certificate. After step 2 the rest is done even
+// if ctx ends, within 10 seconds, so that no intent stays without an outcome.
+func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, error) {
+	request := audit.RequestFrom(ctx)
+	if request.ID == "" {
+		request.ID = audit.NewRequestID()
+		ctx = audit.WithRequest(ctx, request)
+	}
+
+	d, err := a.draft(r, request.ID)
+	if err != nil {
+		return nil, a.refuse(ctx, r, err)
+	}
+	if err := a.record(ctx, d.event(audit.CertificateIntent, audit.Unknown, a.Fingerprint())); err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	cert, err := a.enterAndSign(ctx, d, request.ID)
+	if err != nil {
+		failed := d.event(audit.CertificateIssued, audit.Failure, a.Fingerprint())
+		failed.Reason = err.Error()
+		return nil, errors.Join(err, a.record(ctx, failed))
+	}
+	if err := a.record(ctx, d.event(audit.CertificateIssued, audit.Success, a.Fingerprint())); err != nil {
+		return nil, err
+	}
+	return cert, nil
+}
+
+// draft is step 1: newDraft, with what only the authority knows.
+func (a *Authority) draft(r Request, requestID string) (*draft, error) {
+	p := a.profiles[r.Profile]
+	if p == nil {
+		return nil, &RequestError{CodeProfile, "profile", fmt.Sprintf("%q is not configured", clip(r.Profile))}
+	}
+	d, err := newDraft(r, p, time.Now(), newSerial(), requestID)
+	if err != nil {
+		return nil, err
+	}
+	if a.caKeys[string(d.key.Marshal())] {
+		return nil, badKey("is the key of a certificate authority")
+	}
+	return d, nil
+}
+
+// newSerial returns 63 random bits, never 0: a certificate without a serial cannot
+// be revoked by it.
+func newSerial() uint64 {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+		if n := binary.BigEndian.Uint64(b[:]) >> 1; n != 0 {
+			return n
+		}
+	}
+}
+
+func (a *Authority) enterAndSign(ctx context.Context, d *draft, requestID string) (*ssh.Certificate, error) {
+	if err := a.enter(ctx, d, requestID); err != nil {
+		return nil, err
+	}
+	cert, err := d.sign(a.key.signer)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.verify(cert, a.key.signer); err != nil {
+		return nil, fmt.Errorf("certificate differs from its draft and is withheld: %w", err)
+	}
+	return cert, nil
+}
+
+// refuse records why and returns the reason. A refusal that cannot be recorded is
+// ErrUnavailable: nobody probes an authority whose audit log is down.
+func (a *Authority) refuse(ctx context.Context, r Request, reason error) error {
+	e := audit.Event{
+		Action:  audit.CertificateRefused,
+		Outcome: audit.Failure,
+		Reason:  reason.Error(),
+		Issuer:  r.Caller.Alias(),
+		Subject: r.Caller.Subject(),
+		Login:   r.Caller.Login(),
+		Detail:  map[string]string{"profile": clip(r.Profile)},
+	}
+	if refused := (*RequestError)(nil); errors.As(reason, &refused) {
+		e.Detail["code"] = refused.Code
+	}
+	if err := a.record(ctx, e); err != nil {
+		return fmt.Errorf("%w (for a request that is refused: %v)", err, reason) //nolint:errorlint // the refusal must not be matched
+	}
+	return reason
+}
+
+func (a *Authority) record(ctx context.Context, e audit.Event) error {
+	if err := a.audit.Record(ctx, e); err != nil {
+		return fmt.Errorf("%w: record %s: %w", ErrUnavailable, e.Action, err)
+	}
+	return nil
+}
+
+// event describes the draft; caKey is the fingerprint of the key that signs.
+func (d *draft) event(action audit.Action, outcome audit.Outcome, caKey string) audit.Event {
+	detail := map[string]string{
+		"serial":         strconv.FormatUint(d.serial, 10),
+		"key_id":         d.keyID,
+		"profile":        d.profile,
+		"principals":     strings.Join(d.principals, ","),
+		"valid_after":    unixTime(d.validAfter).Format(time.RFC3339),
+		"valid_before":   unixTime(d.validBefore).Format(time.RFC3339),
+		"public_key":     ssh.FingerprintSHA256(d.key),
+		"ca_fingerprint": caKey,
+		"token_sha256":   d.caller.TokenDigest(),
+	}
+	for name, value := range d.options {
+		detail[strings.ReplaceAll(name, "-", "_")] = value
+	}
+	return audit.Event{
+		Action:  action,
+		Outcome: outcome,
+		Issuer:  d.caller.Alias(),
+		Subject: d.caller.Subject(),
+		Login:   d.caller.Login(),
+		Detail:  detail,
+	}
+}
