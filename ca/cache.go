@@ -201,7 +201,7 @@ func (c *Cache) issue(ctx context.Context, caller identity.Identity) (ssh.Signer
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("ephemeral key: %w", err)
 	}
-	cert, err := c.authority.Issue(ctx, Request{Caller: caller, Profile: c.profile.name, PublicKey: plain.PublicKey()})
+	cert, err := c.authority.Issue(ctx, Request{Caller: caller, Profile: c.profile.name, PublicKey: plain.PublicKey(), ephemeral: true})
 	if err != nil {
 		return nil, nil, nil, err
 	}

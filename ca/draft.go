@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/identity"
+	"sallyport/store"
 )
 
 const maxForceCommandBytes = 1 << 10
@@ -37,6 +38,9 @@ type Request struct {
 	// ForceCommand, if set, is all that the certificate can run: at most 1 KiB of
 	// printable ASCII.
 	ForceCommand string
+
+	// ephemeral: the key was made for this request and belongs to nobody else.
+	ephemeral bool
 }
 
 // A draft is a certificate that passed every check and is not signed. It is good
@@ -53,6 +57,10 @@ type draft struct {
 	options     map[string]string
 	extensions  map[string]string
 	spent       atomic.Bool
+
+	// What findOwner has found; empty for an ephemeral key.
+	ownership store.Entry
+	keyAlsoOf string
 }
 
 // newDraft decides what to certify; it depends on its arguments only. An error is

@@ -3,7 +3,9 @@ package ca
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -41,6 +43,11 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, err
 	d, err := a.draft(r, request.ID)
 	if err != nil {
 		return nil, a.refuse(ctx, r, err)
+	}
+	if !r.ephemeral {
+		if err := a.findOwner(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.record(ctx, d.event(audit.CertificateIntent, audit.Unknown, a.Fingerprint())); err != nil {
 		return nil, err
@@ -90,6 +97,9 @@ func newSerial() uint64 {
 
 func (a *Authority) enterAndSign(ctx context.Context, d *draft, requestID string) (*ssh.Certificate, error) {
 	if err := a.enter(ctx, d, requestID); err != nil {
+		return nil, err
+	}
+	if err := a.claim(ctx, d); err != nil {
 		return nil, err
 	}
 	cert, err := d.sign(a.key.signer)
@@ -143,8 +153,15 @@ func (d *draft) event(action audit.Action, outcome audit.Outcome, caKey string) 
 		"ca_fingerprint": caKey,
 		"token_sha256":   d.caller.TokenDigest(),
 	}
-	for name, value := range d.options {
-		detail[strings.ReplaceAll(name, "-", "_")] = value
+	if d.keyAlsoOf != "" {
+		detail["public_key_also_of"] = d.keyAlsoOf
+	}
+	if networks := d.options["source-address"]; networks != "" {
+		detail["source_address"] = networks
+	}
+	if command := d.options["force-command"]; command != "" {
+		sum := sha256.Sum256([]byte(command)) // a command line may hold secrets
+		detail["force_command_sha256"] = hex.EncodeToString(sum[:])
 	}
 	return audit.Event{
 		Action:  action,
