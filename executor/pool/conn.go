@@ -117,11 +117,12 @@ func (c *conn[K, C]) end(how ending, granted bool, limit int) {
 func (p *Pool[K, C]) returnLocked(c *conn[K, C], how ending, limit int, now time.Time) {
 	c.leases--
 	p.stats.Leases--
-	switch {
-	case how == refused:
+	switch how {
+	case refused:
 		p.learnLocked(c, limit, now)
-	case how == discarded:
+	case discarded:
 		p.drainLocked(c)
+	case released:
 	}
 	if c.leases == 0 {
 		switch c.state {

@@ -103,6 +103,16 @@ func (p *Pool[K, C]) placeLocked() (victim *conn[K, C], ok bool) {
 	return victim, true
 }
 
+// leavePlaceLocked gives back the place of a dial that came to nothing, to its
+// victim if that is still being closed.
+func (p *Pool[K, C]) leavePlaceLocked(victim *conn[K, C]) {
+	if victim != nil && slices.Contains(victim.entry.conns, victim) {
+		victim.evicted = false
+		return
+	}
+	p.places--
+}
+
 // startLocked starts a dial for e with the function of a caller: the one whose
 // reservation asked for a renewal, or the one that waits longest.
 func (p *Pool[K, C]) startLocked(e *entry[K, C], victim *conn[K, C]) {
@@ -116,7 +126,7 @@ func (p *Pool[K, C]) startLocked(e *entry[K, C], victim *conn[K, C]) {
 		w := e.waiters.front()
 		caller, dial = w.ctx, w.dial
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), p.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(caller), p.cfg.DialTimeout) //nolint:gosec // dial calls it
 	d.cancel = cancel
 	e.dials = append(e.dials, d)
 	e.group.dialing++
@@ -143,9 +153,9 @@ func (p *Pool[K, C]) dial(ctx context.Context, d *dialing[K, C], dial Dial[C], v
 	told, cooling := true, false
 	switch {
 	case d.abandoned:
-		p.places--
+		p.leavePlaceLocked(victim)
 	case err != nil:
-		p.places--
+		p.leavePlaceLocked(victim)
 		p.stats.DialFailures++
 		if d.replaces != nil {
 			d.replaces.renewing = false

@@ -10,24 +10,33 @@ import (
 	"sallyport/executor/pool"
 )
 
-// A fakeNode dials fakeConns. Its settings may be changed between dials.
+type (
+	config = pool.Config[string, *fakeConn]
+	lease  = pool.Lease[*fakeConn]
+)
+
+var errDial = errors.New("dial failed")
+
+// A fakeNode dials fakeConns, and counts. Its settings may change between dials.
 type fakeNode struct {
-	mu       sync.Mutex
+	mu sync.Mutex
+
 	latency  time.Duration // of a dial
 	lifetime time.Duration // of the credential; 0 means for ever
+	closing  time.Duration // how long Close takes
 	err      error         // of every dial from now on
 	refuse   int           // this many dials fail, then no more
-	conns    []*fakeConn   // all that were dialled
-	started  int           // dials
+	sessions int           // per connection; 0 means any number
+
+	conns    []*fakeConn // all that were dialled
+	started  int         // dials
 	dialing  int
 	mostDial int // most dials at once
-	open     int
-	mostOpen int // most connections at once, those being dialled included
+	open     int // connections and dials
+	mostOpen int
 }
 
 func newNode() *fakeNode { return &fakeNode{latency: 50 * time.Millisecond} }
-
-var errDial = errors.New("dial failed")
 
 func (n *fakeNode) dial(ctx context.Context) (pool.Dialed[*fakeConn], error) {
 	n.mu.Lock()
@@ -48,24 +57,29 @@ func (n *fakeNode) dial(ctx context.Context) (pool.Dialed[*fakeConn], error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.dialing--
-	if n.refuse > 0 && err == nil {
+	if err == nil {
+		err = n.err
+	}
+	if err == nil && n.refuse > 0 {
 		n.refuse--
 		err = errDial
-	}
-	if n.err != nil && err == nil {
-		err = n.err
 	}
 	if err != nil {
 		n.open--
 		return pool.Dialed[*fakeConn]{}, err
 	}
-	c := &fakeConn{node: n, id: len(n.conns), gone: make(chan struct{})}
-	n.conns = append(n.conns, c)
+	return n.connectLocked(), nil
+}
+
+func (n *fakeNode) connectLocked() pool.Dialed[*fakeConn] {
+	c := &fakeConn{node: n, id: len(n.conns), gone: make(chan struct{}), closing: n.closing}
 	made := pool.Dialed[*fakeConn]{Conn: c}
 	if n.lifetime != 0 {
-		made.NotAfter = time.Now().Add(n.lifetime)
+		c.notAfter = time.Now().Add(n.lifetime)
+		made.NotAfter = c.notAfter
 	}
-	return made, nil
+	n.conns = append(n.conns, c)
+	return made
 }
 
 // set changes settings.
@@ -81,14 +95,25 @@ func (n *fakeNode) dials() int {
 	return n.started
 }
 
-// A fakeConn is closed by Close or by breaking.
+func (n *fakeNode) mostDials() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mostDial
+}
+
+// A fakeConn ends by Close or by the peer.
 type fakeConn struct {
 	node     *fakeNode
 	id       int
+	key      string // set by tests that need it
+	notAfter time.Time
+	closing  time.Duration
 	once     sync.Once
 	gone     chan struct{}
-	closing  time.Duration // how long Close takes
-	sessions int           // guarded by node.mu
+
+	// Guarded by node.mu.
+	opened int // sessions now
+	frozen bool
 }
 
 func (c *fakeConn) Close() error {
@@ -97,7 +122,7 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// end ends the connection, as the peer would.
+// end ends the connection as its peer would.
 func (c *fakeConn) end() {
 	c.once.Do(func() {
 		c.node.mu.Lock()
@@ -121,7 +146,39 @@ func (c *fakeConn) closed() bool {
 	}
 }
 
-type config = pool.Config[string, *fakeConn]
+// openSession is what the node's sshd does: it counts to MaxSessions.
+func (c *fakeConn) openSession() bool {
+	c.node.mu.Lock()
+	defer c.node.mu.Unlock()
+	if c.node.sessions != 0 && c.opened >= c.node.sessions {
+		return false
+	}
+	c.opened++
+	return true
+}
+
+func (c *fakeConn) closeSession() {
+	c.node.mu.Lock()
+	defer c.node.mu.Unlock()
+	c.opened--
+}
+
+// freeze makes a peer that answers no more.
+func (c *fakeConn) freeze() { c.node.set(func(*fakeNode) { c.frozen = true }) }
+
+// probe is a Config.Probe: a frozen peer answers when the connection is closed.
+func probe(_ context.Context, c *fakeConn) error {
+	c.node.mu.Lock()
+	frozen := c.frozen
+	c.node.mu.Unlock()
+	if frozen {
+		<-c.gone
+	}
+	if c.closed() {
+		return errors.New("connection is closed")
+	}
+	return nil
+}
 
 // newPool returns a pool that is closed at the end of the test, in its bubble.
 func newPool(t *testing.T, cfg config) *pool.Pool[string, *fakeConn] {
@@ -136,4 +193,41 @@ func newPool(t *testing.T, cfg config) *pool.Pool[string, *fakeConn] {
 		}
 	})
 	return p
+}
+
+// reserve returns a lease or fails the test.
+func reserve(t *testing.T, p *pool.Pool[string, *fakeConn], key string, n *fakeNode) *lease {
+	t.Helper()
+	l, err := p.Reserve(t.Context(), key, n.dial)
+	if err != nil {
+		t.Fatalf("Reserve %q: %v", key, err)
+	}
+	return l
+}
+
+// reserveN returns n leases of the key.
+func reserveN(t *testing.T, p *pool.Pool[string, *fakeConn], key string, n *fakeNode, count int) []*lease {
+	t.Helper()
+	var leases []*lease
+	for range count {
+		leases = append(leases, reserve(t, p, key, n))
+	}
+	return leases
+}
+
+// An outcome is what a Reserve in the background came to.
+type outcome struct {
+	lease *lease
+	err   error
+	at    time.Time
+}
+
+// later reserves in the background. The channel has room for the outcome.
+func later(ctx context.Context, p *pool.Pool[string, *fakeConn], key string, dial pool.Dial[*fakeConn]) <-chan outcome {
+	ch := make(chan outcome, 1)
+	go func() {
+		l, err := p.Reserve(ctx, key, dial)
+		ch <- outcome{l, err, time.Now()}
+	}()
+	return ch
 }

@@ -54,7 +54,9 @@ func (p *Pool[K, C]) tend(c *conn[K, C]) time.Duration {
 		p.shutLocked(c)
 	}
 	if c.state != closing && !c.killAt.IsZero() && !now.Before(c.killAt) {
-		p.stats.CutOff += uint64(c.leases)
+		if c.leases > 0 {
+			p.stats.CutOff++
+		}
 		p.shutLocked(c)
 	}
 	p.reviewLocked(c.entry, now)

@@ -35,8 +35,8 @@ type Stats struct {
 	// Expired counts connections that came to the end of their lifetime without
 	// a successor.
 	Expired uint64
-	// CutOff counts leases whose connection was closed under them because its
-	// credential had expired.
+	// CutOff counts connections closed under running leases because the grace
+	// after their credential's end was over.
 	CutOff uint64
 	// ProbesFailed counts connections closed for want of an answer.
 	ProbesFailed uint64
