@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// maxAnswerBytes bounds what a client reads of an answer that it holds whole.
+const maxAnswerBytes = 8 << 20
+
+// clientOptions is how a client command finds the service and its token.
+type clientOptions struct {
+	url          string
+	token        string
+	tokenFile    string
+	tokenCommand string
+	caFile       string
+}
+
+// clientFlags adds the flags of every client command.
+func clientFlags(cmd *cobra.Command, s streams) *clientOptions {
+	opt := &clientOptions{}
+	f := cmd.Flags()
+	f.StringVar(&opt.url, "url", cmp.Or(s.getenv("SALLYPORT_URL"), "http://127.0.0.1:8080"), "the service (environment: SALLYPORT_URL)")
+	f.StringVar(&opt.token, "token", "", "the token; other users can see it in ps(1): prefer SALLYPORT_TOKEN")
+	f.StringVar(&opt.tokenFile, "token-file", "", "read the token from this file")
+	f.StringVar(&opt.tokenCommand, "token-command", s.getenv("SALLYPORT_TOKEN_COMMAND"),
+		"run this with /bin/sh to get a token (environment: SALLYPORT_TOKEN_COMMAND)")
+	f.StringVar(&opt.caFile, "tls-ca", s.getenv("SALLYPORT_TLS_CA"), "PEM file of the CA that signed the service's TLS certificate")
+	return opt
+}
+
+// A client speaks to a running service.
+type client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// connect checks the options and fetches the token.
+func (opt *clientOptions) connect(ctx context.Context, s streams) (*client, error) {
+	u, err := url.Parse(opt.url)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, usageError{fmt.Errorf("--url: %q is not a URL such as https://sallyport.example.org", opt.url)}
+	}
+	host := u.Host
+	if u.Port() == "" {
+		host += ":80"
+	}
+	if u.Scheme == "http" && !isLoopback(host) {
+		return nil, usageError{fmt.Errorf("--url: %q would send your token in the clear; use https", opt.url)}
+	}
+	transport, err := opt.transport()
+	if err != nil {
+		return nil, err
+	}
+	token, err := opt.findToken(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return &client{
+		base:  strings.TrimSuffix(opt.url, "/"),
+		token: token,
+		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("the service answered with a redirect, and a token must not follow one")
+		}},
+	}, nil
+}
+
+func (opt *clientOptions) transport() (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		TLSHandshakeTimeout: 10 * time.Second,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	if opt.caFile != "" {
+		pem, err := readBounded(opt.caFile, 1<<20)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--tls-ca: %q holds no PEM certificate", opt.caFile)
+		}
+	}
+	return t, nil
+}
+
+// findToken takes the token from the flag, the file, the environment, or the
+// command, whichever is set first in this order.
+func (opt *clientOptions) findToken(ctx context.Context, s streams) (string, error) {
+	token := opt.token
+	switch {
+	case token != "":
+	case opt.tokenFile != "":
+		text, err := readBounded(opt.tokenFile, 64<<10)
+		if err != nil {
+			return "", fmt.Errorf("--token-file: %w", err)
+		}
+		token = string(text)
+	case s.getenv("SALLYPORT_TOKEN") != "":
+		token = s.getenv("SALLYPORT_TOKEN")
+	case opt.tokenCommand != "":
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", opt.tokenCommand)
+		cmd.Stderr = s.err
+		text, err := cmd.Output()
+		if err != nil {
+			return "", fmt.Errorf("--token-command: %w", err)
+		}
+		token = string(text)
+	}
+	token = strings.TrimSpace(token)
+	if token == "" {
+		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command or --token-file")}
+	}
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errors.New("the token has characters that no token has; was something else printed with it?")
+	}
+	return token, nil
+}
+
+// A problem is the service's own description of an error (RFC 9457).
+type problem struct {
+	Status    int    `json:"status"`
+	Title     string `json:"title"`
+	Detail    string `json:"detail"`
+	Code      string `json:"code"`
+	RequestID string `json:"request_id"`
+	Field     string `json:"field"`
+}
+
+func (p *problem) Error() string {
+	text := cmp.Or(p.Detail, p.Title)
+	if p.Field != "" {
+		text = p.Field + ": " + text
+	}
+	return fmt.Sprintf("%s (%s, request %s)", strings.TrimSuffix(text, "."), p.Code, p.RequestID)
+}
+
+// send makes a request with a JSON body (nil: none) and returns an answer of
+// status 2xx; any other becomes an error.
+func (c *client) send(ctx context.Context, method, path string, body any, accept string) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
+	if err != nil {
+		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	req.Header.Set("Accept", accept)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the service: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer closeBody(resp)
+	return nil, readProblem(resp)
+}
+
+// call makes a request and decodes the JSON answer into result.
+func (c *client) call(ctx context.Context, method, path string, body, result any) error {
+	resp, err := c.send(ctx, method, path, body, "application/json")
+	if err != nil {
+		return err
+	}
+	defer closeBody(resp)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(result); err != nil {
+		return fmt.Errorf("the service's answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+func readProblem(resp *http.Response) error {
+	p := &problem{}
+	err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(p)
+	if err != nil || p.Code == "" {
+		return fmt.Errorf("the service answered %s without a problem document; is the URL that of Sallyport?", resp.Status)
+	}
+	return p
+}
+
+// closeBody closes an answer that was read as far as it matters.
+func closeBody(resp *http.Response) {
+	_ = resp.Body.Close() // nothing was written: an error changes nothing
+}
+
+// printJSON writes v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

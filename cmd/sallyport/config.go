@@ -1,0 +1,246 @@
+package main
+
+import "time"
+
+// The types in this file are the configuration reference: docs/configuration.md
+// and the file that "sallyport init" writes are made from their comments and
+// tags, and a test compares them. Tags:
+//
+//	key      the name in the file
+//	default  what a missing key means
+//	check    what is allowed (see checks in config_check.go)
+//	example  what the written file shows when there is no default
+//	defaults on a table: "key=value" for a default that differs here
+
+// File is a whole configuration file.
+type File struct {
+	// Folder that holds the CA key, the database, the audit log and the admin
+	// socket. A relative path starts at the folder of the configuration file.
+	// The folder must belong to the daemon's user, mode 0700.
+	DataDir string `key:"data_dir" default:"."`
+
+	// The public listener.
+	Server ServerSection `key:"server"`
+	// What the daemon writes to standard error. Audit records go elsewhere.
+	Log LogSection `key:"log"`
+	// The audit log: hash-chained JSON Lines, made durable before each act.
+	Audit AuditSection `key:"audit"`
+	// An identity provider whose tokens are accepted. Repeat the table for
+	// more; at least one is needed.
+	Issuers []IssuerSection `key:"issuers"`
+	// The built-in certificate authority (the SSH Service).
+	CA CASection `key:"ca"`
+	// The command executor.
+	Executor ExecutorSection `key:"executor"`
+	// A system that callers may run commands on. Repeat the table for more.
+	Systems []SystemSection `key:"systems"`
+	// A key for one caller, used instead of a certificate when
+	// executor.credentials is "static". Repeat the table for more.
+	StaticKeys []StaticKeySection `key:"static_keys"`
+}
+
+// ServerSection configures the public listener.
+type ServerSection struct {
+	// Address of the REST API.
+	Listen string `key:"listen" default:"127.0.0.1:8080" check:"hostport"`
+	// PEM files of the TLS certificate chain and its key. Both are read again
+	// when they change. Without them the API speaks plain HTTP.
+	TLSCertificate string `key:"tls_certificate" example:"/etc/sallyport/tls.crt"`
+	TLSKey         string `key:"tls_key" example:"/etc/sallyport/tls.key"`
+	// Allow plain HTTP on an address other than loopback, because a proxy in
+	// front ends TLS. Tokens cross that link in the clear.
+	PlainHTTP bool `key:"plain_http" default:"false"`
+	// Networks whose X-Forwarded-For is believed.
+	TrustedProxies []string `key:"trusted_proxies" check:"cidr" example:"10.0.0.0/8"`
+	// Requests served at the same time; more get 503 with Retry-After.
+	MaxInFlight int64 `key:"max_in_flight" default:"1024" check:"1..100000"`
+	// Bytes of a request body for exec, standard input included.
+	MaxBody int64 `key:"max_body" default:"1048576" check:"1024..67108864"`
+	// How long running requests may finish after SIGTERM.
+	DrainTimeout time.Duration `key:"drain_timeout" default:"30s" check:"0s..1h"`
+	// Unix socket of the admin commands, mode 0600. A relative path starts at
+	// data_dir.
+	AdminSocket string `key:"admin_socket" default:"admin.sock"`
+}
+
+// LogSection configures logging.
+type LogSection struct {
+	// The least level that is written.
+	Level string `key:"level" default:"info" check:"debug|info|warn|error"`
+	// The form of a line.
+	Format string `key:"format" default:"text" check:"text|json"`
+}
+
+// AuditSection configures the audit log.
+type AuditSection struct {
+	// Folder of the audit files. A relative path starts at data_dir.
+	Dir string `key:"dir" default:"audit"`
+	// Bytes after which a new file is begun; the chain goes on in it.
+	MaxFileBytes int64 `key:"max_file_bytes" default:"67108864" check:"65536..17179869184"`
+	// Write commands in full. By default a record has their SHA-256 and length,
+	// because commands may hold secrets.
+	Commands bool `key:"commands" default:"false"`
+}
+
+// IssuerSection configures one identity provider.
+type IssuerSection struct {
+	// Short name, part of key IDs and audit records.
+	Alias string `key:"alias" check:"alias" example:"centre"`
+	// The issuer, exactly as in the "iss" claim.
+	URL string `key:"url" check:"url" example:"https://idp.example.org/realms/hpc"`
+	// A token must name one of these in "aud".
+	Audiences []string `key:"audiences" example:"sallyport"`
+	// Signature algorithms that are accepted.
+	Algorithms []string `key:"algorithms" default:"RS256,PS256,ES256,ES384,EdDSA" check:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
+	// Where the keys are. By default OpenID Connect discovery finds them.
+	JWKSURL  string `key:"jwks_url" check:"url" example:"https://idp.example.org/realms/hpc/certs"`
+	JWKSFile string `key:"jwks_file" example:"/etc/sallyport/jwks.json"`
+	// Required "typ" header of the token, "at+jwt" for RFC 9068; empty means any.
+	Type string `key:"type" example:"at+jwt"`
+	// Scopes that a token must have, all of them.
+	RequiredScopes []string `key:"required_scopes" example:"ssh"`
+	// Claims that a token must have with just these values.
+	RequiredClaims map[string]string `key:"required_claims" example:"{ department = \"physics\" }"`
+	// Clients ("azp" or "client_id") whose tokens are accepted; empty means any.
+	AllowedClients []string `key:"allowed_clients" example:"hpc-portal"`
+	// The claim that holds the account name; dots go into nested claims.
+	LoginClaim string `key:"login_claim" default:"preferred_username"`
+	// Account names that are accepted: a regular expression for the whole name.
+	LoginPattern string `key:"login_pattern" default:"[a-z_][a-z0-9_.-]{0,31}" check:"regexp"`
+	// Account names that are never accepted, beside root and the system
+	// accounts of Debian and Red Hat.
+	DenyLogins []string `key:"deny_logins" example:"slurm"`
+	// A token with less life than this left is refused.
+	MinLifetime time.Duration `key:"min_lifetime" default:"10s" check:"0s..1h"`
+	// A token that was issued for longer than this is refused; 0s means any.
+	MaxLifetime time.Duration `key:"max_lifetime" default:"0s" check:"0s..8760h"`
+	// Allowed difference between the provider's clock and ours.
+	Leeway time.Duration `key:"leeway" default:"30s" check:"0s..5m"`
+	// Age after which keys are fetched again.
+	RefreshInterval time.Duration `key:"refresh_interval" default:"15m" check:"10s..24h"`
+	// Least time between two fetches that unknown key ids cause.
+	MinRefreshInterval time.Duration `key:"min_refresh_interval" default:"30s" check:"1s..1h"`
+	// How long the last good keys serve while the provider cannot be reached.
+	MaxStale time.Duration `key:"max_stale" default:"24h" check:"1m..720h"`
+	// Allow http:// for this issuer. For development only: whoever sits on the
+	// path can make tokens for anybody.
+	AllowHTTP bool `key:"allow_http" default:"false"`
+}
+
+// CASection configures the certificate authority.
+type CASection struct {
+	// Run the CA. Without it the executor needs static keys.
+	Enabled bool `key:"enabled" default:"true"`
+	// The CA's private key, an OpenSSH PEM file of mode 0600. A relative path
+	// starts at data_dir.
+	Key string `key:"key" default:"ca_key"`
+	// File with the key's passphrase, mode 0600. Otherwise the systemd
+	// credential "ca-passphrase" is used, or the terminal is asked.
+	PassphraseFile string `key:"passphrase_file" example:"/run/secrets/ca-passphrase"`
+	// How long the ledger keeps a certificate after it has expired.
+	LedgerRetention time.Duration `key:"ledger_retention" default:"720h" check:"1h..87600h"`
+	// What certificates look like.
+	Profiles ProfilesSection `key:"profiles"`
+}
+
+// ProfilesSection holds the two profiles.
+type ProfilesSection struct {
+	// Certificates that the executor uses itself.
+	Executor ProfileSection `key:"executor"`
+	// Certificates that POST /v1/certificates gives to callers.
+	User ProfileSection `key:"user" defaults:"extensions=permit-pty"`
+}
+
+// ProfileSection configures the certificates of one profile.
+type ProfileSection struct {
+	// Life of a certificate when the request names none.
+	DefaultTTL time.Duration `key:"default_ttl" default:"5m" check:"30s..24h"`
+	// Longest life of a certificate.
+	MaxTTL time.Duration `key:"max_ttl" default:"15m" check:"30s..24h"`
+	// How far valid_after lies back, for nodes whose clock is late.
+	Backdate time.Duration `key:"backdate" default:"60s" check:"0s..5m"`
+	// How long a certificate may outlive the token that it was made for.
+	ExpiryGrace time.Duration `key:"expiry_grace" default:"0s" check:"0s..30s"`
+	// Addresses from which sshd accepts the certificate: for "executor" the
+	// appliance's own; a request may only narrow them. Empty means any.
+	SourceAddresses []string `key:"source_addresses" check:"cidr" example:"192.0.2.10/32"`
+	// Extensions (PROTOCOL.certkeys) that certificates carry.
+	Extensions []string `key:"extensions" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding|no-touch-required"`
+	// Principals that every certificate carries beside the login.
+	ExtraPrincipals []string `key:"extra_principals" check:"login" example:"hpc-users"`
+}
+
+// ExecutorSection configures the executor.
+type ExecutorSection struct {
+	// Run commands. Without it only the CA serves.
+	Enabled bool `key:"enabled" default:"true"`
+	// Where credentials come from: certificates of the built-in CA, or the keys
+	// under static_keys.
+	Credentials string `key:"credentials" default:"builtin" check:"builtin|static"`
+	// Bytes of each output stream that an answer holds at most; a request may
+	// ask for less.
+	MaxOutput int64 `key:"max_output" default:"8388608" check:"1024..1073741824"`
+	// SSH connections to the nodes of one system, of all callers together.
+	MaxConnections int64 `key:"max_connections" default:"1024" check:"1..100000"`
+	// Requests that may wait for a session of one system, and for how long.
+	MaxWaiting  int64         `key:"max_waiting" default:"4096" check:"0..1000000"`
+	WaitTimeout time.Duration `key:"wait_timeout" default:"30s" check:"1s..10m"`
+	// A connection without sessions is closed after this time.
+	IdleTimeout time.Duration `key:"idle_timeout" default:"60s" check:"1s..24h"`
+	// No connection takes new sessions after this age, nor after the end of its
+	// certificate. What runs then may finish within its own timeout.
+	MaxLifetime time.Duration `key:"max_lifetime" default:"1h" check:"10s..24h"`
+	// How often an open connection is asked for a sign of life, and how long it
+	// may take to give one.
+	KeepaliveInterval time.Duration `key:"keepalive_interval" default:"15s" check:"1s..10m"`
+	KeepaliveTimeout  time.Duration `key:"keepalive_timeout" default:"5s" check:"1s..1m"`
+}
+
+// SystemSection configures one system.
+type SystemSection struct {
+	// Name in the URL of a call.
+	Name string `key:"name" check:"system" example:"daint"`
+	// A sentence for people.
+	Description string `key:"description" example:"Cray EX, 1,000 nodes"`
+	// Login nodes as host:port. The first that can be reached is used.
+	Nodes []string `key:"nodes" check:"hostport" example:"login1.example.org:22"`
+	// A host to connect through, as host:port. It must trust the CA too.
+	Jump string `key:"jump" check:"hostport" example:"jump.example.org:22"`
+	// known_hosts files with a line for each node, or an @cert-authority line. A
+	// relative path starts at the folder of the configuration file.
+	KnownHosts []string `key:"known_hosts" example:"/etc/sallyport/known_hosts"`
+	// Account names that may use this system: a regular expression for the
+	// whole name, and lists. Empty means all that the issuer allows.
+	LoginPattern string   `key:"login_pattern" check:"regexp" example:"[a-z]{2,8}"`
+	AllowLogins  []string `key:"allow_logins" example:"alice"`
+	DenyLogins   []string `key:"deny_logins" example:"bob"`
+	// Sessions on one connection: sshd's MaxSessions. A lower limit of the node
+	// is noticed and kept.
+	MaxSessions int64 `key:"max_sessions" default:"10" check:"1..1000"`
+	// Connections that one caller may have to this system.
+	MaxConnections int64 `key:"max_connections" default:"4" check:"1..1000"`
+	// Logins under way at one node at the same time: below sshd's MaxStartups.
+	MaxHandshakes int64 `key:"max_handshakes" default:"8" check:"1..1000"`
+	// How long a login may take.
+	ConnectTimeout time.Duration `key:"connect_timeout" default:"10s" check:"1s..2m"`
+	// Time of a command when the request names none, and at most.
+	DefaultTimeout time.Duration `key:"default_timeout" default:"1m" check:"1s..24h"`
+	MaxTimeout     time.Duration `key:"max_timeout" default:"10m" check:"1s..24h"`
+	// Time between TERM and KILL when a command is ended.
+	Grace time.Duration `key:"grace" default:"5s" check:"0s..5m"`
+}
+
+// StaticKeySection gives a caller a key.
+type StaticKeySection struct {
+	// The caller: alias of the issuer and "sub" of the token, or its login alone.
+	Issuer  string `key:"issuer" check:"alias" example:"centre"`
+	Subject string `key:"subject" example:"6f1b9c1e"`
+	Login   string `key:"login" check:"login" example:"alice"`
+	// The account on the node; the login of the token if empty.
+	User string `key:"user" check:"login" example:"alice"`
+	// The private key, mode 0600, with its passphrase and certificate if it has
+	// them.
+	KeyFile         string `key:"key_file" example:"/etc/sallyport/keys/alice"`
+	PassphraseFile  string `key:"passphrase_file" example:"/etc/sallyport/keys/alice.pass"`
+	CertificateFile string `key:"certificate_file" example:"/etc/sallyport/keys/alice-cert.pub"`
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"sallyport/ca"
+	"sallyport/executor"
+	"sallyport/executor/credential"
+	"sallyport/httpapi"
+	"sallyport/identity"
+)
+
+// The functions of this file translate sections of the configuration file into
+// the Config structs of the packages.
+
+func (f File) databasePath() string { return filepath.Join(f.DataDir, "sallyport.db") }
+
+func identityConfig(f File, log *slog.Logger) identity.Config {
+	cfg := identity.Config{Logger: log}
+	for _, s := range f.Issuers {
+		cfg.Issuers = append(cfg.Issuers, identity.IssuerConfig{
+			Alias: s.Alias, URL: s.URL, Audiences: s.Audiences, Algorithms: s.Algorithms,
+			JWKSURL: s.JWKSURL, JWKSFile: s.JWKSFile, Type: s.Type,
+			RequiredScopes: s.RequiredScopes, RequiredClaims: s.RequiredClaims, AllowedClients: s.AllowedClients,
+			LoginClaim: s.LoginClaim, Login: identity.LoginRule{Pattern: s.LoginPattern, Deny: s.DenyLogins},
+			MinLifetime: s.MinLifetime, MaxLifetime: s.MaxLifetime, Leeway: s.Leeway,
+			RefreshInterval: s.RefreshInterval, MinRefreshInterval: s.MinRefreshInterval, MaxStale: s.MaxStale,
+			AllowHTTP: s.AllowHTTP,
+		})
+	}
+	return cfg
+}
+
+func caConfig(f File, p *parts) ca.Config {
+	return ca.Config{
+		Key: p.key, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Profiles: []ca.ProfileConfig{
+			profileConfig("executor", f.CA.Profiles.Executor),
+			profileConfig("user", f.CA.Profiles.User),
+		},
+	}
+}
+
+func profileConfig(name string, s ProfileSection) ca.ProfileConfig {
+	return ca.ProfileConfig{
+		Name: name, DefaultTTL: s.DefaultTTL, MaxTTL: s.MaxTTL, Backdate: s.Backdate, ExpiryGrace: s.ExpiryGrace,
+		Extensions: s.Extensions, SourceAddresses: prefixes(s.SourceAddresses), ExtraPrincipals: s.ExtraPrincipals,
+	}
+}
+
+func staticConfig(f File) credential.StaticConfig {
+	var cfg credential.StaticConfig
+	for _, s := range f.StaticKeys {
+		cfg.Keys = append(cfg.Keys, credential.StaticKey{
+			Issuer: s.Issuer, Subject: s.Subject, Login: s.Login, User: s.User,
+			KeyFile: s.KeyFile, PassphraseFile: s.PassphraseFile, CertificateFile: s.CertificateFile,
+		})
+	}
+	return cfg
+}
+
+func executorConfig(p *parts, provider executor.CredentialProvider) executor.Config {
+	s := p.file.Executor
+	cfg := executor.Config{
+		Credentials: provider, Audit: p.audit, AuditCommands: p.file.Audit.Commands, MaxOutput: s.MaxOutput, Logger: p.log,
+		Pool: executor.PoolLimits{
+			MaxConns: int(s.MaxConnections), MaxWaiters: int(s.MaxWaiting), WaitTimeout: s.WaitTimeout,
+			IdleTimeout: s.IdleTimeout, MaxLifetime: s.MaxLifetime,
+			ProbeInterval: s.KeepaliveInterval, ProbeTimeout: s.KeepaliveTimeout,
+		},
+	}
+	for _, y := range p.file.Systems {
+		cfg.Systems = append(cfg.Systems, executor.System{
+			Name: y.Name, Description: y.Description, Nodes: y.Nodes, Jump: y.Jump, KnownHosts: y.KnownHosts,
+			Logins:      identity.LoginRule{Pattern: y.LoginPattern, Allow: y.AllowLogins, Deny: y.DenyLogins},
+			MaxSessions: int(y.MaxSessions), MaxConnections: int(y.MaxConnections), MaxHandshakes: int(y.MaxHandshakes),
+			ConnectTimeout: y.ConnectTimeout, DefaultTimeout: y.DefaultTimeout, MaxTimeout: y.MaxTimeout, Grace: y.Grace,
+		})
+	}
+	return cfg
+}
+
+func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
+	cfg := httpapi.Config{
+		Tokens: p.tokens, Audit: p.audit, Checks: readyChecks(p), Version: version, Logger: p.log,
+		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody,
+		MaxOutput: p.file.Executor.MaxOutput, MaxInFlight: int(p.file.Server.MaxInFlight),
+		Status: map[string]func() any{},
+	}
+	// A nil pointer in an interface is not nil: assign only what is there.
+	if p.authority != nil {
+		cfg.Certificates, cfg.Ledger = p.authority, p.authority
+		cfg.Status["ca"] = func() any { return statusOf(p.authority, p.key) }
+	}
+	if commands != nil {
+		cfg.Commands = commands
+		cfg.Status["executor"] = func() any { return commands.Stats() }
+	}
+	return cfg
+}

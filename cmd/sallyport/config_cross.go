@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// crossCheck finds what no single key can show: settings that are missing, that
+// contradict each other, or that stand twice.
+func (d *decoder) crossCheck(f *File) {
+	d.checkServer(f.Server)
+	d.checkIssuers(f.Issuers)
+	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
+	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")
+	d.checkSystems(f.Systems)
+	d.checkCredentials(f)
+}
+
+func (d *decoder) checkServer(s ServerSection) {
+	if (s.TLSCertificate == "") != (s.TLSKey == "") {
+		d.fail("server.tls_certificate", "must be set together with server.tls_key")
+	}
+	if s.TLSCertificate == "" && !s.PlainHTTP && !isLoopback(s.Listen) {
+		d.fail("server.listen", "%q is not a loopback address: set server.tls_certificate and server.tls_key, "+
+			"or server.plain_http = true if a proxy in front ends TLS", s.Listen)
+	}
+}
+
+func isLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && addr.IsLoopback())
+}
+
+func (d *decoder) checkIssuers(issuers []IssuerSection) {
+	if len(issuers) == 0 {
+		d.fail("issuers", "at least one [[issuers]] table is needed, with alias, url and audiences")
+	}
+	aliases, urls := map[string]bool{}, map[string]bool{}
+	for i, s := range issuers {
+		at := func(key string) string { return fmt.Sprintf("issuers[%d].%s", i, key) }
+		d.require(at("alias"), s.Alias)
+		d.require(at("url"), s.URL)
+		d.once(aliases, at("alias"), s.Alias)
+		d.once(urls, at("url"), s.URL)
+		d.requireList(at("audiences"), s.Audiences, "a token made for another service must not be accepted here")
+		if s.JWKSURL != "" && s.JWKSFile != "" {
+			d.fail(at("jwks_file"), "excludes jwks_url: keep one of them")
+		}
+		if !s.AllowHTTP && s.JWKSFile == "" && (strings.HasPrefix(s.URL, "http://") || strings.HasPrefix(s.JWKSURL, "http://")) {
+			d.fail(at("url"), "must begin with https://, or set allow_http = true for development")
+		}
+	}
+}
+
+func (d *decoder) checkProfile(p ProfileSection, path string) {
+	if p.DefaultTTL > p.MaxTTL {
+		d.fail(path+".default_ttl", "%q is above max_ttl, %q", p.DefaultTTL, p.MaxTTL)
+	}
+}
+
+func (d *decoder) checkSystems(systems []SystemSection) {
+	names := map[string]bool{}
+	for i, s := range systems {
+		at := func(key string) string { return fmt.Sprintf("systems[%d].%s", i, key) }
+		d.require(at("name"), s.Name)
+		d.once(names, at("name"), s.Name)
+		d.requireList(at("nodes"), s.Nodes, `a list such as ["login1.example.org:22"]`)
+		d.requireList(at("known_hosts"), s.KnownHosts, "without host keys Sallyport does not connect; see ssh-keyscan(1)")
+		if s.DefaultTimeout > s.MaxTimeout {
+			d.fail(at("default_timeout"), "%q is above max_timeout, %q", s.DefaultTimeout, s.MaxTimeout)
+		}
+	}
+}
+
+func (d *decoder) checkCredentials(f *File) {
+	switch {
+	case !f.CA.Enabled && !f.Executor.Enabled:
+		d.fail("executor.enabled", "must be true if ca.enabled is false: else there is nothing to serve")
+	case f.Executor.Enabled && f.Executor.Credentials == "builtin" && !f.CA.Enabled:
+		d.fail("executor.credentials", `"builtin" needs ca.enabled = true; else use "static"`)
+	case f.Executor.Enabled && f.Executor.Credentials == "static" && len(f.StaticKeys) == 0:
+		d.fail("executor.credentials", `"static" needs at least one [[static_keys]] table`)
+	}
+	for i, s := range f.StaticKeys {
+		at := func(key string) string { return fmt.Sprintf("static_keys[%d].%s", i, key) }
+		if (s.Login == "") == (s.Issuer == "" || s.Subject == "") {
+			d.fail(at("login"), "is needed, or issuer and subject together, and not both")
+		}
+		d.require(at("key_file"), s.KeyFile)
+	}
+}
+
+func (d *decoder) require(key, value string) {
+	if value == "" && !d.mistaken(key) {
+		d.fail(key, "is missing")
+	}
+}
+
+func (d *decoder) requireList(key string, list []string, why string) {
+	if len(list) == 0 && !d.mistaken(key) {
+		d.fail(key, "is missing: %s", why)
+	}
+}
+
+func (d *decoder) once(seen map[string]bool, key, value string) {
+	if value != "" && seen[value] {
+		d.fail(key, "%q stands twice", value)
+	}
+	seen[value] = true
+}
+
+// resolvePaths makes every path absolute or relative to the working folder;
+// base is the folder of the configuration file.
+func (f *File) resolvePaths(base string) {
+	from := func(folder string, paths ...*string) {
+		for _, p := range paths {
+			if *p != "" && !filepath.IsAbs(*p) {
+				*p = filepath.Join(folder, *p)
+			}
+		}
+	}
+	from(base, &f.DataDir, &f.Server.TLSCertificate, &f.Server.TLSKey, &f.CA.PassphraseFile)
+	from(f.DataDir, &f.Server.AdminSocket, &f.Audit.Dir, &f.CA.Key)
+	for i := range f.Issuers {
+		from(base, &f.Issuers[i].JWKSFile)
+	}
+	for i := range f.StaticKeys {
+		s := &f.StaticKeys[i]
+		from(base, &s.KeyFile, &s.PassphraseFile, &s.CertificateFile)
+	}
+	for i := range f.Systems {
+		for j := range f.Systems[i].KnownHosts {
+			from(base, &f.Systems[i].KnownHosts[j])
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"sallyport/ca"
+	"sallyport/executor"
+	"sallyport/executor/credential"
+	"sallyport/httpapi"
+	"sallyport/identity"
+	"sallyport/store/audit"
+	"sallyport/store/bolt"
+)
+
+// A daemon is the whole service but for its listeners.
+type daemon struct {
+	api      *httpapi.API
+	executor *executor.Executor
+	closers  []func() error // in the order of opening
+}
+
+// parts is what a daemon is built from, one step after the other.
+type parts struct {
+	file      File
+	log       *slog.Logger
+	audit     *audit.Log
+	db        *bolt.DB
+	tokens    *identity.Verifier
+	key       *ca.Key
+	authority *ca.Authority
+}
+
+// newDaemon opens everything that f names. What it opened is closed again if a
+// later part fails.
+func newDaemon(f File, key *ca.Key, log *slog.Logger) (d *daemon, err error) {
+	d = &daemon{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	p := &parts{file: f, log: log, key: key}
+	if err := checkDataDir(f.DataDir); err != nil {
+		return d, err
+	}
+	if err := d.openRecords(p); err != nil {
+		return d, err
+	}
+	if p.tokens, err = identity.New(identityConfig(f, log)); err != nil {
+		return d, err
+	}
+	d.closers = append(d.closers, p.tokens.Close)
+	if f.CA.Enabled {
+		if p.authority, err = ca.New(caConfig(f, p)); err != nil {
+			return d, err
+		}
+	}
+	if f.Executor.Enabled {
+		if err := d.openExecutor(p); err != nil {
+			return d, err
+		}
+	}
+	d.api, err = httpapi.New(apiConfig(p, d.executor))
+	return d, err
+}
+
+// close closes what was opened, the last first.
+func (d *daemon) close() error {
+	var errs []error
+	for _, c := range slices.Backward(d.closers) {
+		errs = append(errs, c())
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}
+
+// openRecords opens the audit log and the database.
+func (d *daemon) openRecords(p *parts) (err error) {
+	p.audit, err = audit.Open(audit.Config{Dir: p.file.Audit.Dir, MaxBytes: p.file.Audit.MaxFileBytes, Logger: p.log})
+	if err != nil {
+		return inUse(p.file, err)
+	}
+	d.closers = append(d.closers, p.audit.Close)
+	p.db, err = bolt.Open(bolt.Config{Path: p.file.databasePath(), Logger: p.log})
+	if err != nil {
+		return inUse(p.file, err)
+	}
+	d.closers = append(d.closers, p.db.Close)
+	return nil
+}
+
+// inUse says what a lock that another process holds means.
+func inUse(f File, err error) error {
+	if errors.Is(err, audit.ErrLocked) || errors.Is(err, bolt.ErrLocked) {
+		return fmt.Errorf("another sallyport serves from %q: %w", f.DataDir, err)
+	}
+	return err
+}
+
+func (d *daemon) openExecutor(p *parts) error {
+	provider, err := credentials(p)
+	if err != nil {
+		return err
+	}
+	d.executor, err = executor.New(executorConfig(p, provider))
+	return err
+}
+
+// credentials is the seam between CA and executor.
+func credentials(p *parts) (executor.CredentialProvider, error) {
+	if p.file.Executor.Credentials == "static" {
+		return credential.NewStatic(staticConfig(p.file))
+	}
+	cache, err := ca.NewCache(ca.CacheConfig{Authority: p.authority, Store: p.db, Key: p.key, Profile: "executor"})
+	if err != nil {
+		return nil, err
+	}
+	return credential.NewBuiltin(cache), nil
+}
+
+// loadCAKey loads the CA key, and asks the terminal for its passphrase if nothing
+// else gave it.
+func loadCAKey(s streams, f File) (*ca.Key, error) {
+	if !f.CA.Enabled {
+		return nil, nil
+	}
+	passphrase, err := keyPassphrase(s, f.CA.PassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ca.LoadKey(f.CA.Key, passphrase)
+	if errors.Is(err, ca.ErrPassphraseNeeded) {
+		if passphrase, err = askOnce(s, "Passphrase of "+f.CA.Key+": "); err != nil {
+			return nil, err
+		}
+		key, err = ca.LoadKey(f.CA.Key, passphrase)
+	}
+	return key, err
+}
+
+// checkDataDir refuses a data folder that others could read or swap files in.
+func checkDataDir(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("data_dir: %w; 'sallyport init DIR' makes one", err)
+	}
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("data_dir %q is open to others (mode %04o): chmod 700 %[1]s", path, info.Mode().Perm())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("data_dir %q belongs to uid %d, but this is uid %d", path, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// readyChecks decide /readyz.
+func readyChecks(p *parts) []httpapi.Check {
+	return []httpapi.Check{
+		{Name: "issuer keys", Ready: p.tokens.Ready},
+		{Name: "store", Ready: func(ctx context.Context) error {
+			for _, err := range p.db.List(ctx, "ready/") {
+				return err
+			}
+			return nil
+		}},
+	}
+}
+
+// drain lets running commands finish for at most timeout.
+func (d *daemon) drain(ctx context.Context, timeout time.Duration) error {
+	if d.executor == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return d.executor.Close(ctx)
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/identity/identitytest"
+	"sallyport/internal/loginnode"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sallyport": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			context.AfterFunc(ctx, stop)
+			os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))
+		},
+	})
+}
+
+// TestScripts runs the program against a real sshd with users alice and bob, and
+// a development identity provider.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		UpdateScripts:       *update,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			// The race detector would let each short-lived process linger.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			env.Values[siteKey{}] = &site{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"site":    startSite,
+			"trust":   trust,
+			"token":   mintToken,
+			"waitfor": waitForFile,
+			"sshdlog": sshdLog,
+			"expand":  expand,
+			"sigterm": sigterm,
+		},
+	})
+}
+
+type siteKey struct{}
+
+// A site is what surrounds a service: an identity provider and a login node.
+type site struct {
+	issuer *identitytest.Issuer
+	node   *loginnode.Node
+}
+
+func siteOf(ts *testscript.TestScript) *site {
+	s, ok := ts.Value(siteKey{}).(*site)
+	if !ok || s.node == nil {
+		ts.Fatalf("there is no site yet: use the command site")
+	}
+	return s
+}
+
+// startSite starts an identity provider and a node, and sets $ISSUER, $NODE and
+// $KNOWN_HOSTS. As root the node has the users alice and bob, else the current
+// one; $ALICE is the first of them. Its arguments are lines for sshd_config.
+func startSite(ts *testscript.TestScript, _ bool, args []string) {
+	s := ts.Value(siteKey{}).(*site)
+	var err error
+	s.issuer, err = identitytest.Start(identitytest.Config{})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.issuer.Close()) })
+	cfg := loginnode.Config{Extra: strings.Join(args, "\n") + "\n"}
+	if os.Geteuid() == 0 {
+		cfg.Users = []loginnode.User{{Name: "alice"}, {Name: "bob"}}
+	}
+	s.node, err = loginnode.Start(context.Background(), cfg)
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.node.Close()) })
+	ts.Setenv("ISSUER", s.issuer.URL())
+	ts.Setenv("NODE", s.node.Addr())
+	ts.Setenv("NODE_PORT", s.node.Addr()[strings.LastIndex(s.node.Addr(), ":")+1:])
+	ts.Setenv("KNOWN_HOSTS", s.node.KnownHosts())
+	ts.Setenv("ALICE", s.node.Users()[0])
+}
+
+// trust makes the node trust the CA keys in a file.
+func trust(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(siteOf(ts).node.SetTrustedUserCAKeys([]byte(ts.ReadFile(args[0]))))
+}
+
+// mintToken sets a variable to a token: token VAR LOGIN [LIFE].
+func mintToken(ts *testscript.TestScript, _ bool, args []string) {
+	life := 10 * time.Minute
+	if len(args) > 2 {
+		var err error
+		life, err = time.ParseDuration(args[2])
+		ts.Check(err)
+	}
+	token, err := siteOf(ts).issuer.Mint(map[string]any{
+		"preferred_username": args[1], "sub": "sub-" + args[1], "exp": time.Now().Add(life).Unix(),
+	})
+	ts.Check(err)
+	ts.Setenv(args[0], token)
+}
+
+// waitForFile waits until a file is there and sets a variable to its first line:
+// waitfor VAR FILE.
+func waitForFile(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[1])
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(path); err == nil {
+			line, _, _ := strings.Cut(string(text), "\n")
+			ts.Setenv(args[0], line)
+			return
+		}
+	}
+	ts.Fatalf("%s did not appear in 20 s", args[1])
+}
+
+// sshdLog checks that sshd's log has a line that matches a pattern.
+func sshdLog(ts *testscript.TestScript, neg bool, args []string) {
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	log := siteOf(ts).node.Log()
+	if pattern.MatchString(log) == neg {
+		ts.Fatalf("sshd's log, match %t for %q:\n%s", !neg, args[0], log)
+	}
+}
+
+// expand copies a file, with $VARIABLES replaced: expand FROM TO.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// sigterm sends SIGTERM to the background command that was started first.
+func sigterm(ts *testscript.TestScript, _ bool, _ []string) {
+	running := ts.BackgroundCmds()
+	if len(running) == 0 {
+		ts.Fatalf("no command runs in the background")
+	}
+	ts.Check(running[0].Process.Signal(syscall.SIGTERM))
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+const serveLong = `Run the service: the REST API on server.listen, and the admin commands on a
+Unix socket in the data folder.
+
+SIGTERM or an interrupt drains: no new requests, running commands finish within
+server.drain_timeout, then what is left is ended. A second signal ends at once.`
+
+func newServe(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the service", GroupID: "service", Long: serveLong, Args: exactArgs(),
+	}
+	config := configFlag(cmd, s)
+	addressFile := cmd.Flags().String("address-file", "", "write the address of the API here once it answers (for port 0)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		f, err := loadConfig(*config, s.getenv)
+		if err != nil {
+			return err
+		}
+		log := newLogger(s, f.Log)
+		key, err := loadCAKey(s, f)
+		if err != nil {
+			return err
+		}
+		d, err := newDaemon(f, key, log)
+		if err != nil {
+			return err
+		}
+		return errors.Join(serve(cmd.Context(), d, f, log, *addressFile), d.close())
+	}
+	return cmd
+}
+
+func newCheckConfig(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "check-config", Short: "Check a configuration file", GroupID: "service", Args: exactArgs(),
+		Long: "Check a configuration file and print every mistake at once, each with line, key and what is allowed.",
+	}
+	config := configFlag(cmd, s)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		f, err := loadConfig(*config, s.getenv)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "%s: good: %d issuers, %d systems\n", *config, len(f.Issuers), len(f.Systems))
+		return nil
+	}
+	return cmd
+}
+
+func newLogger(s streams, cfg LogSection) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
+		panic("bug: " + err.Error()) // checked when the file was read
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(s.err, opt))
+	}
+	return slog.New(slog.NewTextHandler(s.err, opt))
+}
+
+// serve listens until ctx ends, then drains.
+func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile string) error {
+	public, err := listenPublic(f.Server, log)
+	if err != nil {
+		return err
+	}
+	admin, err := listenAdmin(f.Server.AdminSocket)
+	if err != nil {
+		return errors.Join(err, public.Close())
+	}
+	publicServer, adminServer := d.api.Server(), d.api.AdminServer()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
+	group.Go(func() error { return closedIsFine(adminServer.Serve(admin)) })
+	group.Go(func() error {
+		<-ctx.Done()
+		return shutdown(context.WithoutCancel(ctx), d, f.Server.DrainTimeout, log, publicServer, adminServer)
+	})
+	log.Info("serving", slog.String("address", public.Addr().String()), slog.String("admin_socket", f.Server.AdminSocket))
+	if addressFile != "" {
+		if err := replaceFile(addressFile, []byte(public.Addr().String()+"\n")); err != nil {
+			return errors.Join(err, publicServer.Close(), adminServer.Close())
+		}
+	}
+	return group.Wait()
+}
+
+// shutdown ends the service in the order that loses nothing: no new requests,
+// then the running ones, then the connections to the nodes.
+func shutdown(ctx context.Context, d *daemon, timeout time.Duration, log *slog.Logger, servers ...*http.Server) error {
+	log.Info("draining", slog.Duration("timeout", timeout))
+	d.api.Drain()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var group errgroup.Group
+	for _, s := range servers {
+		group.Go(func() error {
+			if err := s.Shutdown(ctx); err != nil {
+				log.Warn("requests were cut at the end of the drain", slog.String("error", err.Error()))
+				return s.Close()
+			}
+			return nil
+		})
+	}
+	return errors.Join(group.Wait(), d.drain(ctx, timeout))
+}
+
+func closedIsFine(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// listenPublic opens the listener of the API, with TLS if it is configured.
+func listenPublic(s ServerSection, log *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("server.listen: %w", err)
+	}
+	if s.TLSCertificate == "" {
+		return l, nil
+	}
+	tlsListener, err := withTLS(l, s.TLSCertificate, s.TLSKey, log)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return tlsListener, nil
+}
+
+// listenAdmin opens the admin socket. The database's lock has shown that no other
+// daemon uses the folder, so a socket that is there is left over.
+func listenAdmin(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("server.admin_socket: %q is there and is no socket", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("server.admin_socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
