@@ -225,7 +225,8 @@ func (p *Pool[K, C]) standLocked(d *dialing[K, C], made Dialed[C], now time.Time
 	e.serving++
 	p.stats.Open++
 	p.idle.push(&c.idle)
-	if d.replaces != nil {
+	if d.replaces != nil && d.replaces.state == serving {
+		p.stats.Renewed++
 		p.drainLocked(d.replaces)
 	}
 	p.wg.Go(func() { p.keep(c) })

@@ -139,7 +139,7 @@ func TestAShortLifetimeNeverShowsAsLatency(t *testing.T) {
 			}
 			l.Release()
 		}
-		if s := p.Stats(); s.Expired != 0 || s.Waits != 1 || s.Open > 2 || s.Dials < 288 || s.Dials > 400 {
+		if s := p.Stats(); s.Expired != 0 || s.Waits != 1 || s.Open > 2 || s.Dials < 288 || s.Dials > 400 || s.Renewed != s.Dials-1 {
 			t.Errorf("stats = %+v", s)
 		}
 	})

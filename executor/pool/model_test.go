@@ -9,9 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sallyport/executor/pool"
-
 	"pgregory.net/rapid"
+
+	"sallyport/executor/pool"
 )
 
 // A model is a pool, the nodes behind it, and what its callers hold and wait for.

@@ -98,7 +98,8 @@ func New[K comparable, C Conn](cfg Config[K, C]) (*Pool[K, C], error) {
 // has one dialled if none is expected to have.
 //
 // The errors are: ctx's own; [ErrFull], [ErrClosed], [ErrRevoked]; or the error
-// of a dial that this caller counted on, as the dial function gave it.
+// of a dial that this caller counted on, as the dial function gave it (after
+// DialTimeout likely context.DeadlineExceeded, while ctx goes on).
 //
 // When several callers of one key wait, the pool dials with the function, and
 // the context values, of any of them; the context ends when the dial does, not

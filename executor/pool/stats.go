@@ -32,6 +32,8 @@ type Stats struct {
 	Evicted uint64
 	// IdleClosed counts connections closed after IdleTimeout.
 	IdleClosed uint64
+	// Renewed counts connections replaced by a successor in good time.
+	Renewed uint64
 	// Expired counts connections that came to the end of their lifetime without
 	// a successor.
 	Expired uint64
