@@ -10,13 +10,21 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/executor/pool"
 	"sallyport/identity"
+	"sallyport/store/audit"
 )
 
 var (
@@ -39,6 +47,9 @@ var (
 	// ErrNoCredential says that no credential could be had for the caller; the
 	// command was not started. HTTP: 403.
 	ErrNoCredential = errors.New("no credential for the caller")
+	// ErrClosed says that the executor is shutting down. A command that it had to
+	// end has this error too. HTTP: 503.
+	ErrClosed = errors.New("executor is closed")
 	// ErrOutcomeUnknown says that the command was started, and that the
 	// connection was lost before its end was reported. HTTP: 502.
 	ErrOutcomeUnknown = errors.New("command was started and its outcome is unknown")
@@ -69,4 +80,152 @@ type Node struct {
 	System string
 	// Address is host:port as dialled and as looked up in known_hosts.
 	Address string
+}
+
+// An Executor runs commands. Make one with [New]; it is safe for concurrent use.
+type Executor struct {
+	audit         audit.Recorder
+	auditCommands bool
+	maxOutput     int64
+	dial          func(ctx context.Context, address string) (net.Conn, error)
+	log           *slog.Logger
+	algorithms    ssh.Config
+	names         []string // of systems, in the order of the configuration
+	systems       map[string]*system
+	buffers       buffers
+
+	// running ends when commands that run must be ended.
+	running context.Context
+	stop    context.CancelFunc
+	// background counts goroutines that wait for a peer; they end with their
+	// connection.
+	background sync.WaitGroup
+
+	mu     sync.Mutex // guards closed, and with it that runs grows no more
+	closed bool
+	runs   sync.WaitGroup
+	active int
+}
+
+// New returns an executor. It reports every mistake in cfg at once, among them a
+// known_hosts file that is missing, empty or malformed.
+func New(cfg Config) (*Executor, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	e := &Executor{
+		audit:         cfg.Audit,
+		auditCommands: cfg.AuditCommands,
+		maxOutput:     cmp.Or(cfg.MaxOutput, 4<<20),
+		dial:          cfg.Dial,
+		log:           cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		algorithms:    algorithms(),
+		systems:       make(map[string]*system),
+	}
+	if e.dial == nil {
+		e.dial = tcp
+	}
+	e.running, e.stop = context.WithCancel(context.Background())
+	for _, s := range cfg.Systems {
+		made, err := e.newSystem(s.withDefaults(cfg.Credentials), cfg.Pool.withDefaults(), e.log)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("executor: system %q: %w", s.Name, err), e.Close(context.Background()))
+		}
+		e.names = append(e.names, s.Name)
+		e.systems[s.Name] = made
+		e.warnOfUnknownHosts(made)
+	}
+	return e, nil
+}
+
+// algorithms leaves out what rests on SHA-1; SupportedAlgorithms has no insecure
+// ones but for one MAC.
+func algorithms() ssh.Config {
+	supported := ssh.SupportedAlgorithms()
+	return ssh.Config{
+		KeyExchanges: supported.KeyExchanges,
+		Ciphers:      supported.Ciphers,
+		MACs:         slices.DeleteFunc(supported.MACs, func(m string) bool { return m == ssh.HMACSHA1 }),
+	}
+}
+
+// warnOfUnknownHosts tells the administrator at the start what else users would
+// find out: the host key of a node is not known. It is no error, because the file
+// may be completed while the program runs.
+func (e *Executor) warnOfUnknownHosts(s *system) {
+	for _, node := range slices.Concat(s.Nodes, []string{s.Jump}) {
+		if node == "" {
+			continue
+		}
+		if trust, err := loadHostTrust(s.KnownHosts, node); err == nil && len(trust.fingerprints()) == 0 {
+			e.log.Warn("known_hosts has no key for a node: every login there will be refused",
+				slog.String("system", s.Name), slog.String("node", node))
+		}
+	}
+}
+
+// Stats is a snapshot of what an executor does.
+type Stats struct {
+	// Running counts calls of Run under way, those that wait for a session
+	// included.
+	Running int
+	// Pools are the connections of each system, by its name.
+	Pools map[string]pool.Stats
+}
+
+// Stats returns a snapshot.
+func (e *Executor) Stats() Stats {
+	e.mu.Lock()
+	stats := Stats{Running: e.active, Pools: make(map[string]pool.Stats)}
+	e.mu.Unlock()
+	for name, s := range e.systems {
+		stats.Pools[name] = s.pool.Stats()
+	}
+	return stats
+}
+
+// enter counts a Run, unless the executor is closed. The function that it returns
+// ends the count.
+func (e *Executor) enter() (leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	e.runs.Add(1)
+	e.active++
+	return func() {
+		e.mu.Lock()
+		e.active--
+		e.mu.Unlock()
+		e.runs.Done()
+	}, nil
+}
+
+// Close refuses further commands and waits for those that run. When ctx ends
+// they are terminated as if their time were over, and Close returns ctx's error
+// after that. At the end every connection is closed and no goroutine is left,
+// except one that still reads a command's Stdin.
+func (e *Executor) Close(ctx context.Context) error {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	finished := make(chan struct{})
+	go func() {
+		e.runs.Wait()
+		close(finished)
+	}()
+	var errs []error
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		errs = append(errs, ctx.Err())
+	}
+	e.stop()
+	<-finished
+	for _, s := range e.systems {
+		errs = append(errs, s.pool.Close())
+	}
+	e.background.Wait()
+	return errors.Join(errs...)
 }

@@ -1,0 +1,234 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/executor/pool"
+	"sallyport/identity"
+)
+
+// A connection is an SSH connection of one caller to one node. The pool closes
+// it; when it ends for whatever reason, its jump host's connection ends with it.
+type connection struct {
+	*ssh.Client
+	node   string
+	user   string
+	serial uint64 // of the certificate, or 0
+}
+
+// errUnreachable marks a failure after which another node is worth a try.
+type errUnreachable struct{ error }
+
+func (e errUnreachable) Unwrap() error { return e.error }
+
+func unreachable(node string, err error) error {
+	return errUnreachable{fmt.Errorf("%w: %s: %w", ErrUnavailable, node, err)}
+}
+
+// tcp is the default of Config.Dial. The kernel's keepalive notices a vanished
+// host also while a write is pending, which the SSH probe cannot.
+func tcp(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3,
+	}}
+	return dialer.DialContext(ctx, "tcp", address)
+}
+
+// dialer returns the function with which the pool opens a connection of caller
+// to a node. Its context ends after the system's ConnectTimeout.
+func (e *Executor) dialer(s *system, caller identity.Identity, node string) pool.Dial[*connection] {
+	return func(ctx context.Context) (pool.Dialed[*connection], error) {
+		key := keyOf(caller, node)
+		if err := s.refused.last(key); err != nil {
+			return pool.Dialed[*connection]{}, err
+		}
+		dialed, err := e.connect(ctx, s, caller, node)
+		if errors.Is(err, ErrLoginRefused) {
+			// Asking again at once would count against this address at the node
+			// (PerSourcePenalties, sshd_config(5)).
+			s.refused.note(key, err)
+		}
+		return dialed, err
+	}
+}
+
+// connect logs in on a node, by way of the jump host if the system has one.
+func (e *Executor) connect(ctx context.Context, s *system, caller identity.Identity, node string) (pool.Dialed[*connection], error) {
+	if s.Jump == "" {
+		raw, err := e.dial(ctx, node)
+		if err != nil {
+			return pool.Dialed[*connection]{}, unreachable(node, err)
+		}
+		return e.login(ctx, s, caller, node, raw)
+	}
+	raw, err := e.dial(ctx, s.Jump)
+	if err != nil {
+		return pool.Dialed[*connection]{}, unreachable(s.Jump, err)
+	}
+	jump, err := e.login(ctx, s, caller, s.Jump, raw)
+	if err != nil {
+		return pool.Dialed[*connection]{}, fmt.Errorf("jump host: %w", err)
+	}
+	through, err := jump.Conn.DialContext(ctx, "tcp", node)
+	if err != nil {
+		return pool.Dialed[*connection]{}, unreachable(node, errors.Join(err, jump.Conn.Close()))
+	}
+	dialed, err := e.login(ctx, s, caller, node, &tunnel{Conn: through, jump: jump.Conn})
+	if err != nil {
+		return pool.Dialed[*connection]{}, err
+	}
+	dialed.NotAfter = earlier(dialed.NotAfter, jump.NotAfter)
+	return dialed, nil
+}
+
+// A tunnel is a connection through a jump host, which it closes with itself: the
+// SSH transport closes its connection however it ends.
+type tunnel struct {
+	net.Conn
+	jump *connection
+}
+
+func (t *tunnel) Close() error {
+	return errors.Join(t.Conn.Close(), t.jump.Close())
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// login makes an SSH connection of raw, which it closes if it fails. x/crypto has
+// no context and its timeout ends with the TCP connect, so closing raw is what
+// bounds the handshake.
+func (e *Executor) login(ctx context.Context, s *system, caller identity.Identity, node string, raw net.Conn) (d pool.Dialed[*connection], err error) {
+	defer func() {
+		if err != nil {
+			_ = raw.Close() // the error that counts is the one returned
+		}
+	}()
+	credential, err := s.credential(ctx, caller, node)
+	if err != nil {
+		return d, err
+	}
+	trust, err := loadHostTrust(s.KnownHosts, node)
+	if err != nil {
+		e.auditHostRefused(ctx, s, caller, node, err)
+		return d, err
+	}
+	var (
+		authenticating bool
+		hostKey        *hostKeyError
+	)
+	config := &ssh.ClientConfig{
+		Config:            e.algorithms,
+		User:              credential.User,
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(credential.Signer)},
+		ClientVersion:     "SSH-2.0-Sallyport",
+		HostKeyAlgorithms: trust.algorithms(),
+		HostKeyCallback: func(address string, remote net.Addr, key ssh.PublicKey) error {
+			if complaint := trust.verify(address, remote, key); complaint != nil {
+				hostKey = &hostKeyError{node: node, shown: key, expected: trust.fingerprints(), complaint: complaint}
+				return hostKey
+			}
+			authenticating = true
+			return nil
+		},
+	}
+	giveUp := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	conn, channels, requests, err := ssh.NewClientConn(raw, node, config)
+	inTime := giveUp()
+	switch {
+	case hostKey != nil:
+		e.auditHostRefused(ctx, s, caller, node, hostKey)
+		return d, hostKey
+	case err == nil && inTime:
+	case !inTime:
+		return d, unreachable(node, errors.Join(context.Cause(ctx), err))
+	case authenticating && !connectionLost(err):
+		return d, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
+	default:
+		return d, unreachable(node, err)
+	}
+	c := &connection{Client: ssh.NewClient(conn, channels, requests), node: node, user: credential.User}
+	if credential.Certificate != nil {
+		c.serial = credential.Certificate.Serial
+	}
+	return pool.Dialed[*connection]{Conn: c, NotAfter: credential.NotAfter}, nil
+}
+
+// connectionLost tells a broken connection from an answer that we do not like.
+// sshd words its refusals differently: a failure message, or a disconnect after
+// MaxAuthTries.
+func connectionLost(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// credential asks for the caller's credential and checks what came: the provider
+// may be a service elsewhere.
+func (s *system) credential(ctx context.Context, caller identity.Identity, node string) (Credential, error) {
+	c, err := s.Credentials.Credential(ctx, caller, Node{System: s.Name, Address: node})
+	switch {
+	case errors.Is(err, ErrNoCredential):
+		return Credential{}, err
+	case err != nil:
+		return Credential{}, fmt.Errorf("%w: credential for %s: %w", ErrUnavailable, node, err)
+	}
+	if err := c.check(time.Now()); err != nil {
+		return Credential{}, fmt.Errorf("%w: for %s came an unusable one: %w", ErrNoCredential, node, err)
+	}
+	return c, nil
+}
+
+// check refuses what the node would refuse without saying why.
+func (c Credential) check(now time.Time) error {
+	switch {
+	case c.Signer == nil || c.User == "":
+		return errors.New("account or key is missing")
+	case !c.NotAfter.IsZero() && !now.Before(c.NotAfter):
+		return fmt.Errorf("it ended at %s", c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	cert, ok := c.Signer.PublicKey().(*ssh.Certificate)
+	switch {
+	case !ok && c.Certificate == nil:
+		return nil
+	case !ok || c.Certificate == nil || !slices.Equal(cert.Marshal(), c.Certificate.Marshal()):
+		return errors.New("the key does not belong to the certificate")
+	case cert.CertType != ssh.UserCert:
+		return fmt.Errorf("certificate has type %d", cert.CertType)
+	case !slices.Contains(cert.ValidPrincipals, c.User):
+		return fmt.Errorf("certificate is not for account %q", c.User)
+	}
+	from, to := int64(cert.ValidAfter), int64(cert.ValidBefore) //nolint:gosec // CertTimeInfinity is negative, and means for ever
+	if unix := now.Unix(); unix < from || (to >= 0 && unix >= to) {
+		return errors.New("certificate is not valid now")
+	}
+	return nil
+}
+
+// probe asks a connection for a sign of life. x/crypto cannot give up such a
+// request; its goroutine ends when the pool closes the connection.
+func (e *Executor) probe(ctx context.Context, c *connection) error {
+	answered := make(chan error, 1)
+	e.background.Go(func() {
+		// sshd answers that it does not know the request, which is an answer.
+		_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
+		answered <- err
+	})
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,117 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+
+	"sallyport/identity"
+	"sallyport/store/audit"
+)
+
+// event is what all events about a caller on a node have in common.
+func event(action audit.Action, outcome audit.Outcome, caller identity.Identity, system, node string) audit.Event {
+	return audit.Event{
+		Action: action, Outcome: outcome,
+		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(),
+		System: system, Node: node,
+	}
+}
+
+// startEvent describes a command that is about to start.
+func (e *Executor) startEvent(caller identity.Identity, start Start, prep prepared) audit.Event {
+	ev := event(audit.ExecStart, audit.Unknown, caller, start.System, start.Node)
+	sum := sha256.Sum256([]byte(prep.text))
+	ev.Detail = map[string]string{
+		"exec_id":        start.ID,
+		"user":           start.User,
+		"command_sha256": hex.EncodeToString(sum[:]),
+		"command_bytes":  strconv.Itoa(len(prep.text)),
+		"timeout_ms":     strconv.FormatInt(prep.timeout.Milliseconds(), 10),
+	}
+	if start.CertificateSerial != 0 {
+		ev.Detail["certificate_serial"] = strconv.FormatUint(start.CertificateSerial, 10)
+	}
+	if e.auditCommands {
+		ev.Detail["command"] = prep.text
+	}
+	return ev
+}
+
+// auditEnd records how a command ended. The act is done, so an error can only be
+// logged; the next start will be refused while the audit log is not writable.
+func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p *process, why error) {
+	ev := start
+	ev.Action = audit.ExecEnd
+	ev.Detail = maps.Clone(start.Detail)
+	delete(ev.Detail, "command")
+	ev.Detail["duration_ms"] = strconv.FormatInt(r.Duration.Milliseconds(), 10)
+	ev.Detail["stdout_bytes"] = strconv.FormatInt(p.stdout.total, 10)
+	ev.Detail["stderr_bytes"] = strconv.FormatInt(p.stderr.total, 10)
+	ev.Detail["truncated"] = strconv.FormatBool(r.Truncated)
+	switch {
+	case errors.Is(why, errRefused):
+		ev.Outcome = audit.Failure
+	case !done(p.exited):
+		ev.Outcome = audit.Unknown
+	case r.Signal != "":
+		ev.Outcome = audit.Failure
+		ev.Detail["signal"] = r.Signal
+	default:
+		ev.Detail["exit_code"] = strconv.Itoa(r.ExitCode)
+		ev.Outcome = audit.Success
+		if r.ExitCode != 0 {
+			ev.Outcome = audit.Failure
+		}
+	}
+	ev.Reason = reason(why)
+	if err := e.audit.Record(context.WithoutCancel(ctx), ev); err != nil {
+		e.log.ErrorContext(ctx, "end of a command is not in the audit log",
+			slog.String("exec_id", start.Detail["exec_id"]), slog.Any("error", err))
+	}
+}
+
+// reason words why a command did not end by itself.
+func reason(why error) string {
+	switch {
+	case why == nil:
+		return ""
+	case errors.Is(why, errTimeout):
+		return "timeout"
+	case errors.Is(why, errOutput):
+		return "output not taken"
+	case errors.Is(why, errInput):
+		return "input failed"
+	case errors.Is(why, ErrClosed):
+		return "shutdown"
+	case errors.Is(why, errRefused):
+		return "node refused to start the command"
+	case errors.Is(why, context.Canceled), errors.Is(why, context.DeadlineExceeded):
+		return "client gone"
+	}
+	return "connection lost"
+}
+
+// auditHostRefused records that a host key was not accepted. Nothing was sent to
+// the host, so an audit log that is not writable changes nothing about that.
+func (e *Executor) auditHostRefused(ctx context.Context, s *system, caller identity.Identity, node string, why error) {
+	ev := event(audit.HostRefused, audit.Failure, caller, s.Name, node)
+	ev.Reason = "host keys are not known"
+	if key, ok := errors.AsType[*hostKeyError](why); ok {
+		ev.Reason = key.complaint.Error()
+		ev.Detail = map[string]string{
+			"key_type":              key.shown.Type(),
+			"fingerprint":           key.fingerprint(),
+			"expected_fingerprints": strings.Join(key.expected, ", "),
+		}
+	}
+	if err := e.audit.Record(context.WithoutCancel(ctx), ev); err != nil {
+		e.log.ErrorContext(ctx, "a refused host key is not in the audit log",
+			slog.String("node", node), slog.Any("error", err))
+	}
+}

@@ -1,0 +1,150 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/executor/pool"
+	"sallyport/identity"
+)
+
+// A session is a channel of the node with the lease that allows it.
+type session struct {
+	lease    *pool.Lease[*connection]
+	channel  ssh.Channel
+	requests <-chan *ssh.Request
+}
+
+// open opens a session for a caller, on the caller's node or else on another one.
+// No command was sent by then, so it may try again.
+func (e *Executor) open(ctx context.Context, s *system, caller identity.Identity) (*session, error) {
+	var failures []error
+	for _, node := range s.order(caller) {
+		opened, err := e.openOn(ctx, s, caller, node)
+		if err == nil {
+			return opened, nil
+		}
+		if _, elsewhere := errors.AsType[errUnreachable](err); !elsewhere {
+			return nil, err
+		}
+		s.down.note(node, err)
+		failures = append(failures, err)
+	}
+	return nil, errors.Join(failures...)
+}
+
+// openOn opens a session on a node. A connection that turns out to be dead is
+// replaced once; a node that grants fewer sessions than expected is asked again
+// when one has become free.
+func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identity, node string) (*session, error) {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause, dead, deadline := shortest, false, time.Now().Add(s.waitTimeout)
+	for {
+		lease, err := s.pool.Reserve(ctx, keyOf(caller, node), e.dialer(s, caller, node))
+		if err != nil {
+			return nil, reserveError(ctx, err)
+		}
+		opened, err := e.openChannel(ctx, lease)
+		if err == nil {
+			return opened, nil
+		}
+		refusal, refused := errors.AsType[*ssh.OpenChannelError](err)
+		switch {
+		case ctx.Err() != nil:
+			return nil, gone(ctx)
+		case refused && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage):
+			// The pool has learned from it. The pause grows for a node that grants
+			// nothing at all.
+			if time.Now().After(deadline) {
+				return nil, fmt.Errorf("%w: %s opens none: %w", ErrBusy, node, err)
+			}
+			if err := sleep(ctx, pause); err != nil {
+				return nil, err
+			}
+			pause = min(2*pause, longest)
+		case refused || dead:
+			return nil, unreachable(node, err)
+		default:
+			dead = true
+		}
+	}
+}
+
+func reserveError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return gone(ctx)
+	case errors.Is(err, pool.ErrFull):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, pool.ErrClosed):
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	case errors.Is(err, pool.ErrRevoked):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err // of the dial
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return gone(ctx)
+	}
+}
+
+type openResult struct {
+	channel  ssh.Channel
+	requests <-chan *ssh.Request
+	err      error
+}
+
+// openChannel opens a session channel, and gives the lease back if it cannot. A
+// caller who leaves does not wait for the node's answer; a channel that is opened
+// too late is closed again before its lease ends.
+func (e *Executor) openChannel(ctx context.Context, lease *pool.Lease[*connection]) (*session, error) {
+	results := make(chan openResult)
+	e.background.Go(func() {
+		channel, requests, err := lease.Conn().OpenChannel("session", nil)
+		select {
+		case results <- openResult{channel, requests, err}:
+		case <-ctx.Done():
+			if err == nil {
+				err = channel.Close()
+				for range requests { //nolint:revive // until the node has closed it too
+				}
+			}
+			endLease(lease, err)
+		}
+	})
+	select {
+	case r := <-results:
+		if r.err != nil {
+			endLease(lease, r.err)
+			return nil, r.err
+		}
+		lease.Granted()
+		return &session{lease: lease, channel: r.channel, requests: r.requests}, nil
+	case <-ctx.Done():
+		return nil, gone(ctx)
+	}
+}
+
+// endLease gives a lease back, as what came of it demands.
+func endLease(lease *pool.Lease[*connection], err error) {
+	refusal, refused := errors.AsType[*ssh.OpenChannelError](err)
+	switch {
+	case err == nil:
+		lease.Release()
+	case refused && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage):
+		lease.Full()
+	default:
+		lease.Discard()
+	}
+}

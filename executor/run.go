@@ -1,0 +1,134 @@
+package executor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sallyport/identity"
+)
+
+// Run runs a command as the caller on a node of a system and returns how it
+// ended.
+//
+// A non-zero exit, an end by a signal and an end by the timeout are Results. The
+// errors that say that the command was not started are ErrUnknownSystem,
+// ErrInvalidCommand (as *CommandError), ErrBusy, ErrUnavailable, ErrHostKey,
+// ErrLoginRefused, ErrNoCredential, identity.ErrNoLogin, identity.ErrInvalidToken
+// for the zero Identity, and those of the audit recorder. ErrOutcomeUnknown says
+// that it was, and that its end was not reported. When ctx ends, when a writer or
+// Stdin fails, or when Close has to end the command, the command is terminated as
+// if its time were over and the error is that of ctx, the stream, or ErrClosed;
+// then Result.Node is empty if it was not started.
+//
+// Run returns when the command has ended and no write to Stdout or Stderr is
+// under way. A Read of Stdin may still be.
+func (e *Executor) Run(ctx context.Context, caller identity.Identity, system string, cmd Command) (Result, error) {
+	leave, err := e.enter()
+	if err != nil {
+		return Result{}, err
+	}
+	defer leave()
+	s, err := e.permitted(caller, system)
+	if err != nil {
+		return Result{}, err
+	}
+	prep, err := s.prepare(cmd, e.maxOutput)
+	if err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(e.running, func() { cancel(ErrClosed) })()
+	return e.execute(ctx, s, caller, cmd, prep)
+}
+
+// gone is the error of a Run whose context has ended.
+func gone(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), ErrClosed) {
+		return ErrClosed
+	}
+	return ctx.Err()
+}
+
+// execute finds a session, records the start, and runs the command.
+func (e *Executor) execute(ctx context.Context, s *system, caller identity.Identity, cmd Command, prep prepared) (Result, error) {
+	opened, err := e.open(ctx, s, caller)
+	if err != nil {
+		return Result{}, err
+	}
+	conn := opened.lease.Conn()
+	start := Start{
+		ID: strings.ToLower(rand.Text()), System: s.Name, Node: conn.node,
+		User: conn.user, CertificateSerial: conn.serial,
+	}
+	p := e.newProcess(opened, cmd, prep.maxOutput)
+	record := e.startEvent(caller, start, prep)
+	if err := e.audit.Record(ctx, record); err != nil {
+		p.shut()
+		p.release(false)
+		return Result{}, err
+	}
+
+	began := time.Now()
+	why := p.run(ctx, prep, func() {
+		if cmd.Started != nil {
+			cmd.Started(start)
+		}
+	})
+	switch {
+	case errors.Is(why, errRefused):
+		p.shut()
+	case why != nil:
+		p.terminate(s.Grace)
+	}
+	p.release(!errors.Is(why, errRefused))
+
+	result := p.result(start, time.Since(began))
+	result.TimedOut = errors.Is(why, errTimeout)
+	e.auditEnd(ctx, record, result, p, why)
+	return result, p.verdict(why)
+}
+
+// result collects what is known. It must follow release.
+func (p *process) result(start Start, duration time.Duration) Result {
+	r := Result{
+		Start: start, ExitCode: -1, Duration: duration,
+		Stdout: p.stdout.output(), Stderr: p.stderr.output(),
+		Truncated: p.stdout.truncated || p.stderr.truncated,
+	}
+	if done(p.exited) {
+		r.ExitCode, r.Signal = p.ending.code, p.ending.signal
+	}
+	return r
+}
+
+// verdict turns the reason why a command had to be ended into the error of Run.
+func (p *process) verdict(why error) error {
+	node := p.lease.Conn().node
+	switch known := done(p.exited); {
+	case errors.Is(why, errRefused):
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, node, why)
+	case (why == nil || errors.Is(why, errTimeout)) && known:
+		return nil
+	case why == nil:
+		return fmt.Errorf("%w: %s reported no end", ErrOutcomeUnknown, node)
+	case known || ours(why):
+		return why
+	default:
+		return fmt.Errorf("%w: %s: %w", ErrOutcomeUnknown, node, why)
+	}
+}
+
+// ours says whether it was this side that ended the command.
+func ours(why error) bool {
+	for _, reason := range []error{errOutput, errInput, ErrClosed, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(why, reason) {
+			return true
+		}
+	}
+	return false
+}
