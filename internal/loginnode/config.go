@@ -70,6 +70,9 @@ func (c Config) validate() error {
 	if strings.ContainsAny(c.Dir, " \t\n\"#%") {
 		bad("dir: %q holds a character that sshd_config cannot", c.Dir)
 	}
+	if os.Geteuid() == 0 && strings.HasPrefix(c.Dir+"/", "/run/") {
+		bad("dir: %q is below /run, which the node has anew", c.Dir)
+	}
 	if c.MaxSessions < 0 {
 		bad("max sessions: %d is negative", c.MaxSessions)
 	}

@@ -143,11 +143,14 @@ func (l layout) sshdConfig(cfg Config, accounts map[string]account, version sshV
 		"PermitRootLogin no",
 		"MaxSessions " + number(cfg.MaxSessions, 10),
 		"MaxAuthTries " + number(cfg.MaxAuthTries, 6),
-		"MaxStartups " + cfg.startups(),
 		"UseDNS no",
 		"LogLevel VERBOSE",
 		"Subsystem sftp internal-sftp",
 		"SetEnv " + l.marker(),
+	}
+	// With older sshd, 9.2 among them, the last MaxStartups wins; of every other keyword the first does.
+	if cfg.MaxStartups != "" || !strings.Contains(strings.ToLower(cfg.Extra), "maxstartups") {
+		lines = append(lines, "MaxStartups "+cfg.startups())
 	}
 	if version.atLeast(9, 8) {
 		lines = append(lines, "PerSourcePenalties no") // or failed logins of tests shut out 127.0.0.1

@@ -75,7 +75,7 @@ var ErrClosed = errors.New("loginnode: closed")
 // Start makes the files of a node, starts sshd and returns when it answers with an SSH banner. ctx bounds the start only:
 // the node runs until Close. The error of a failed start ends with what sshd wrote to its log.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	sshd, err := available()
+	sshd, err := lookSshd()
 	if err != nil {
 		return nil, err
 	}

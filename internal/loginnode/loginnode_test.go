@@ -432,6 +432,18 @@ func TestTemporaryFolderGoesWithClose(t *testing.T) {
 	}
 }
 
+func TestAvailableTellsWhatIsMissing(t *testing.T) {
+	if err := Available(); err != nil {
+		t.Errorf("here, where all of these tests start nodes: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		t.Setenv("PATH", t.TempDir()) // sshd is found in its usual folder all the same
+		if err := Available(); err == nil || !strings.Contains(err.Error(), "Debian package mount") {
+			t.Errorf("without mount: %v", err)
+		}
+	}
+}
+
 func TestConfigurationMistakesAreReportedTogether(t *testing.T) {
 	t.Parallel()
 	_, err := Start(t.Context(), Config{

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -29,56 +28,6 @@ const (
 )
 
 var errPortTaken = errors.New("the port is taken")
-
-// Available returns nil if a login node can be started here, else an error that says what is missing and how to get it.
-func Available() error {
-	_, err := available()
-	return err
-}
-
-func available() (string, error) {
-	sshd, err := lookSshd()
-	if err != nil {
-		return "", err
-	}
-	if os.Geteuid() != 0 {
-		return sshd, nil
-	}
-	if _, err := exec.LookPath("mount"); err != nil {
-		return "", fmt.Errorf("loginnode: mount is not installed (Debian package mount): %w", err)
-	}
-	return sshd, nil
-}
-
-// lookSshd finds sshd by absolute path, without which it refuses to start.
-func lookSshd() (string, error) {
-	for _, name := range []string{"sshd", "/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return filepath.Abs(path)
-		}
-	}
-	return "", errors.New("loginnode: sshd is not installed (Debian package openssh-server)")
-}
-
-type sshVersion struct{ major, minor int }
-
-func (v sshVersion) atLeast(major, minor int) bool {
-	return v.major > major || v.major == major && v.minor >= minor
-}
-
-var versionText = regexp.MustCompile(`OpenSSH_(\d+)\.(\d+)`)
-
-// sshdVersion asks sshd. Before 9.3 it has no -V, complains, and shows its version with the usage.
-func sshdVersion(ctx context.Context, sshd string) (sshVersion, error) {
-	out, err := exec.CommandContext(ctx, sshd, "-V").CombinedOutput()
-	m := versionText.FindSubmatch(out)
-	if m == nil {
-		return sshVersion{}, fmt.Errorf("loginnode: %s -V names no version: %q: %w", sshd, out, err)
-	}
-	major, _ := strconv.Atoi(string(m[1])) // digits by the pattern
-	minor, _ := strconv.Atoi(string(m[2]))
-	return sshVersion{major, minor}, nil
-}
 
 // process is a started sshd: as root the first process of a PID namespace.
 type process struct {
@@ -119,13 +68,16 @@ func (n *Node) launch(ctx context.Context) (*process, error) {
 // the accounts are the node's.
 func (n *Node) command(ctx context.Context, arg ...string) *exec.Cmd {
 	args := append([]string{n.sshd, "-f", n.layout.config()}, arg...)
-	// A group of its own: an interrupt at the terminal of `sallyport demo` ends sessions in order, not sshd under them.
-	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	attr := &syscall.SysProcAttr{}
 	if os.Geteuid() == 0 {
 		args = append([]string{"/bin/sh", "-c", enterScript, "enter", n.layout.dir, closedParent(n.layout.dir)}, args...)
-		attr.Cloneflags = syscall.CLONE_NEWPID
-		attr.Unshareflags = syscall.CLONE_NEWNS // with this, Go makes the mount tree private
+		attr = ownNamespaces()
 	}
+	// SIGKILL and no other: Go sends it once more from the child when getppid is not us, as in a new PID namespace, and only
+	// SIGKILL from inside does nothing to the first process there (pid_namespaces(7)).
+	attr.Pdeathsig = syscall.SIGKILL
+	// A group of its own: an interrupt at the terminal of `sallyport demo` ends sessions in order, not sshd under them.
+	attr.Setpgid = true
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.SysProcAttr = attr
 	cmd.Dir = "/"
@@ -260,42 +212,45 @@ func (n *Node) banner(ctx context.Context) error {
 // first process of a PID namespace ends all, and is reported only after them.
 func (p *process) kill() error {
 	if os.Geteuid() == 0 {
-		if err := p.signal(syscall.SIGKILL, []int{p.pid}); err != nil {
+		if err := p.signal(syscall.SIGKILL, p.pid); err != nil {
 			return err
 		}
 		<-p.done
 		return nil
 	}
-	for range patience { // a process may fork while we look
-		members, err := p.members()
-		if err != nil {
+	// All must stand still first: who forks between a look and the kill leaves a child that nobody can tell is the node's.
+	members, err := p.settle(syscall.SIGSTOP, func(Process) bool { return true })
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if err := p.signal(syscall.SIGKILL, m.PID); err != nil {
 			return err
 		}
-		if len(members) == 0 {
-			<-p.done
-			return nil
-		}
-		pids := make([]int, 0, len(members))
-		for _, m := range members {
-			pids = append(pids, m.PID)
-		}
-		if err := p.signal(syscall.SIGKILL, pids); err != nil {
-			return err
+	}
+	for range patience {
+		if members, err = p.members(); err != nil || len(members) == 0 {
+			break
 		}
 		time.Sleep(pause)
 	}
-	return errors.New("loginnode: processes of the node survive SIGKILL")
+	if err != nil {
+		return err
+	}
+	if len(members) > 0 {
+		return fmt.Errorf("loginnode: process %d survives SIGKILL", members[0].PID)
+	}
+	<-p.done
+	return nil
 }
 
-// signal sends to processes of which some may be gone already.
-func (p *process) signal(sig syscall.Signal, pids []int) error {
-	for _, pid := range pids {
-		if pid == p.pid && p.ended() {
-			continue // the number may belong to another process by now
-		}
-		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("loginnode: signalling process %d: %w", pid, err)
-		}
+// signal sends to a process that may be gone already.
+func (p *process) signal(sig syscall.Signal, pid int) error {
+	if pid == p.pid && p.ended() {
+		return nil // the number may belong to another process by now
+	}
+	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("loginnode: signalling process %d: %w", pid, err)
 	}
 	return nil
 }

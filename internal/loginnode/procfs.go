@@ -51,37 +51,45 @@ func (n *Node) Processes(user string) ([]Process, error) {
 
 // Freeze stops sshd's processes of the connections that stand now: TCP stays up, and nothing answers. Commands run on, and new
 // connections are served. It returns when all have stopped.
-func (n *Node) Freeze() error { return n.signalSessions(syscall.SIGSTOP, true) }
+func (n *Node) Freeze() error { return n.settleSessions(syscall.SIGSTOP) }
 
 // Thaw undoes Freeze.
-func (n *Node) Thaw() error { return n.signalSessions(syscall.SIGCONT, false) }
+func (n *Node) Thaw() error { return n.settleSessions(syscall.SIGCONT) }
 
-// signalSessions repeats until all are as wanted: right after a login sshd is about to fork the process that serves it.
-func (n *Node) signalSessions(sig syscall.Signal, stopped bool) error {
+func (n *Node) settleSessions(sig syscall.Signal) error {
 	p, err := n.running()
 	if err != nil {
 		return err
 	}
+	_, err = p.settle(sig, func(m Process) bool { return m.sshdItself() && m.PID != p.pid })
+	return err
+}
+
+// settle stops or continues those members that are wanted, and returns them when all are as they should be. It takes rounds:
+// right after a login, for one, sshd is about to fork the process that serves it.
+func (p *process) settle(sig syscall.Signal, wanted func(Process) bool) ([]Process, error) {
 	for range patience {
 		members, err := p.members()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		var pids []int
+		members = slices.DeleteFunc(members, func(m Process) bool { return !wanted(m) })
+		settled := true
 		for _, m := range members {
-			if m.sshdItself() && m.PID != p.pid && m.stopped != stopped {
-				pids = append(pids, m.PID)
+			if m.stopped == (sig == syscall.SIGSTOP) {
+				continue
+			}
+			settled = false
+			if err := p.signal(sig, m.PID); err != nil {
+				return nil, err
 			}
 		}
-		if len(pids) == 0 {
-			return nil
-		}
-		if err := p.signal(sig, pids); err != nil {
-			return err
+		if settled {
+			return members, nil
 		}
 		time.Sleep(pause)
 	}
-	return fmt.Errorf("loginnode: not every session took %v", sig)
+	return nil, fmt.Errorf("loginnode: not every process took %v", sig)
 }
 
 // members are the living processes of the node, sshd among them.
