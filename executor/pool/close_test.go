@@ -1,8 +1,11 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +81,20 @@ func TestABlockingCloseHoldsNobodyUp(t *testing.T) {
 		reserve(t, p, "b", n).Release()
 		if took := time.Since(start); took != 100*time.Millisecond {
 			t.Errorf("took %s, two dials take 100ms", took)
+		}
+	})
+}
+
+func TestAFailedCloseIsLoggedAndTheConnectionForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		n := newNode()
+		n.closeErr = errors.New("reset by peer")
+		p := newPool(t, config{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		reserve(t, p, "a", n).Discard()
+		synctest.Wait()
+		if keys, _ := p.Keys(); keys != 0 || !strings.Contains(log.String(), "reset by peer") {
+			t.Errorf("%d keys are remembered; log: %s", keys, log.String())
 		}
 	})
 }

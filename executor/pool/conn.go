@@ -79,11 +79,8 @@ func (p *Pool[K, C]) drainLocked(c *conn[K, C]) {
 	}
 }
 
-// shutLocked has c closed at once.
+// shutLocked has c, which is not being closed yet, closed at once.
 func (p *Pool[K, C]) shutLocked(c *conn[K, C]) {
-	if c.state == closing {
-		return
-	}
 	p.leaveLocked(c, closing)
 	close(c.stop)
 }

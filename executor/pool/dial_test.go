@@ -120,6 +120,32 @@ func TestDialErrorSparesThoseWhomAnotherDialCanServe(t *testing.T) {
 	})
 }
 
+func TestDialErrorIsNobodysWhenTheOtherDialsWillDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{MaxSessions: 2})
+		a, b := later(t.Context(), p, "a", n.dial), later(t.Context(), p, "a", n.dial)
+		synctest.Wait()
+		n.set(func(n *fakeNode) { n.latency = time.Millisecond })
+		ctx, cancel := context.WithCancel(t.Context())
+		c := later(ctx, p, "a", n.dial)
+		synctest.Wait()
+		cancel()
+		n.set(func(n *fakeNode) { n.refuse = 1 }) // the second dial, which is quicker
+		for i, w := range []<-chan outcome{a, b} {
+			if o := <-w; o.err != nil {
+				t.Errorf("waiter %d: %v", i, o.err)
+			}
+		}
+		if o := <-c; !errors.Is(o.err, context.Canceled) {
+			t.Errorf("the one that left: %v", o.err)
+		}
+		if s := p.Stats(); s.Dials != 2 || s.DialFailures != 1 {
+			t.Errorf("stats = %+v", s)
+		}
+	})
+}
+
 func TestDialErrorIsNobodysWhileAConnectionStands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -281,6 +307,40 @@ func TestTheLongestIdleConnectionMakesRoom(t *testing.T) {
 		}
 		d.Release()
 	})
+}
+
+func TestADialThatEndsBeforeItsPlaceIsFreeLeavesItToTheClosingConnection(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  func(p *pool.Pool[string, *fakeConn])
+		want error
+	}{
+		{"revoked", func(p *pool.Pool[string, *fakeConn]) { p.CloseWhere(func(k string) bool { return k == "b" }) }, pool.ErrRevoked},
+		{"timed out", func(*pool.Pool[string, *fakeConn]) {}, context.DeadlineExceeded},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode()
+				n.closing = 10 * time.Second
+				p := newPool(t, config{MaxConns: 1, DialTimeout: 5 * time.Second})
+				reserve(t, p, "a", n).Release()
+				w := later(t.Context(), p, "b", n.dial)
+				synctest.Wait()
+				tc.end(p)
+				if o := <-w; !errors.Is(o.err, tc.want) {
+					t.Errorf("waiter: %v, want %v", o.err, tc.want)
+				}
+				synctest.Wait()
+				if err := p.Check(); err != nil {
+					t.Error(err)
+				}
+				reserve(t, p, "c", n)
+				if n.mostOpen != 1 {
+					t.Errorf("%d connections at once, want 1", n.mostOpen)
+				}
+			})
+		})
+	}
 }
 
 func TestAtMaxConnsWithNothingIdleACallerWaits(t *testing.T) {

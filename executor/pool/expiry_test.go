@@ -1,6 +1,8 @@
 package pool_test
 
 import (
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +57,41 @@ func TestNoLeaseIsGrantedPastMaxLifetimeAndRunningOnesFinish(t *testing.T) {
 		synctest.Wait()
 		if !l.Conn().closed() {
 			t.Error("still open after its last lease")
+		}
+	})
+}
+
+// The pool's own timer and the caller's reservation come in the same instant.
+func TestNoLeaseIsGrantedInTheInstantOfExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.latency = 0
+		p := newPool(t, config{MaxLifetime: time.Minute, LifetimeJitter: 1, IdleTimeout: time.Hour, MaxDialsPerGroup: 1000})
+		var wg sync.WaitGroup
+		for i := range 300 {
+			wg.Go(func() {
+				key := fmt.Sprint("user-", i)
+				l, err := p.Reserve(t.Context(), key, n.dial)
+				if err != nil {
+					t.Errorf("Reserve: %v", err)
+					return
+				}
+				l.Release()
+				time.Sleep(time.Minute)
+				next, err := p.Reserve(t.Context(), key, n.dial)
+				if err != nil {
+					t.Errorf("Reserve: %v", err)
+					return
+				}
+				if next.Conn() == l.Conn() {
+					t.Error("a lease was granted past the lifetime")
+				}
+				next.Release()
+			})
+		}
+		wg.Wait()
+		if s := p.Stats(); s.Expired != 300 || s.Dials != 600 {
+			t.Errorf("stats = %+v", s)
 		}
 	})
 }
@@ -231,6 +268,32 @@ func TestALostConnectionWhoseRenewalIsUnderWayIsReplacedByIt(t *testing.T) {
 		reserve(t, p, "a", n).Release()
 		if err := p.Check(); err != nil || n.dials() != 2 {
 			t.Errorf("%d dials, %v", n.dials(), err)
+		}
+	})
+}
+
+func TestALostConnectionNeedsNoRenewalAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, slow := newNode(), newNode()
+		n.lifetime = 5 * time.Minute
+		slow.latency = 10 * time.Second
+		p := newPool(t, config{LifetimeJitter: 1, MaxDialsPerGroup: 1, IdleTimeout: time.Hour})
+		l := reserve(t, p, "a", n)
+		time.Sleep(4*time.Minute + 45*time.Second)
+		w := later(t.Context(), p, "b", slow.dial)
+		synctest.Wait()
+		reserve(t, p, "a", n).Release() // wants a renewal, which has to wait for b's dial
+		l.Conn().end()
+		if o := <-w; o.err != nil {
+			t.Error(o.err)
+		}
+		time.Sleep(time.Minute)
+		if err := p.Check(); err != nil || n.dials() != 1 {
+			t.Errorf("%d dials, %v", n.dials(), err)
+		}
+		l.Release()
+		if s := p.Stats(); s.Renewed != 0 || s.Lost != 1 || s.Open != 1 {
+			t.Errorf("stats = %+v", s)
 		}
 	})
 }

@@ -24,6 +24,7 @@ type fakeNode struct {
 	latency  time.Duration // of a dial
 	lifetime time.Duration // of the credential; 0 means for ever
 	closing  time.Duration // how long Close takes
+	closeErr error         // of Close
 	err      error         // of every dial from now on
 	refuse   int           // this many dials fail, then no more
 	sessions int           // per connection; 0 means any number
@@ -72,7 +73,7 @@ func (n *fakeNode) dial(ctx context.Context) (pool.Dialed[*fakeConn], error) {
 }
 
 func (n *fakeNode) connectLocked() pool.Dialed[*fakeConn] {
-	c := &fakeConn{node: n, id: len(n.conns), gone: make(chan struct{}), closing: n.closing}
+	c := &fakeConn{node: n, id: len(n.conns), gone: make(chan struct{}), closing: n.closing, closeErr: n.closeErr}
 	made := pool.Dialed[*fakeConn]{Conn: c}
 	if n.lifetime != 0 {
 		c.notAfter = time.Now().Add(n.lifetime)
@@ -108,6 +109,7 @@ type fakeConn struct {
 	key      string // set by tests that need it
 	notAfter time.Time
 	closing  time.Duration
+	closeErr error
 	once     sync.Once
 	gone     chan struct{}
 
@@ -119,7 +121,7 @@ type fakeConn struct {
 func (c *fakeConn) Close() error {
 	time.Sleep(c.closing)
 	c.end()
-	return nil
+	return c.closeErr
 }
 
 // end ends the connection as its peer would.

@@ -228,6 +228,36 @@ func TestALeaseGrantedToSomeoneWhoJustLeftIsPassedOn(t *testing.T) {
 	})
 }
 
+func TestALeaseGrantedAtTheEndOfTheWaitIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{MaxSessions: 1, MaxConnsPerKey: 1, WaitTimeout: time.Second})
+		held := reserve(t, p, "a", n)
+		var served, full uint64
+		for range 200 {
+			w := later(t.Context(), p, "a", n.dial)
+			time.Sleep(time.Second) // both timers fire now
+			held.Release()
+			o := <-w
+			if o.err == nil {
+				served++
+				held = o.lease
+			} else {
+				full++
+				held = reserve(t, p, "a", n)
+			}
+			synctest.Wait()
+			if err := p.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := p.Stats(); s.Leases != 1 || s.Full != full || served+full != 200 {
+			t.Errorf("%d served, %d not, stats = %+v", served, full, s)
+		}
+		held.Release()
+	})
+}
+
 func TestALeaseEndsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()

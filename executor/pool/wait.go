@@ -151,17 +151,11 @@ func (p *Pool[K, C]) failLocked(e *entry[K, C], err error, now time.Time) bool {
 	}
 	limit := e.group.limit(p.cfg.MaxSessions, now)
 	k := e.waiters.head
-	for range len(e.dials) * limit {
-		if k == nil {
-			return false
-		}
+	for served := len(e.dials) * limit; served > 0 && k != nil; served-- {
 		k = k.next
 	}
 	told := false
-	for range limit {
-		if k == nil {
-			break
-		}
+	for ; limit > 0 && k != nil; limit-- {
 		w := k.item
 		k = k.next
 		w.err, told = err, true
