@@ -1,0 +1,214 @@
+// Package httpapi is the HTTP interface: it turns requests into calls of the
+// certificate authority and the executor, and what comes back into answers.
+//
+// The guarantee: no byte of a body is read, and nothing is looked up, before the
+// caller's token is verified; every input is bounded; every error is a problem
+// document (RFC 9457) with a stable code and constant text, so that internal
+// text never leaves; and a command whose client is gone is ended.
+//
+// The threat is everyone who reaches the listener. The caveat: the routes that
+// need no token (trusted CA keys, revocation list, health, documentation) are for
+// everyone too, and TLS is the listener's matter.
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/ca"
+	"sallyport/executor"
+	"sallyport/identity"
+	"sallyport/store/audit"
+)
+
+// A TokenVerifier turns a bearer token into a caller; see [identity.Verifier].
+type TokenVerifier interface {
+	Verify(ctx context.Context, raw string) (identity.Identity, error)
+}
+
+// A CommandRunner runs commands on systems; see [executor.Executor]. Run MUST
+// return soon after its context ends, and MUST NOT write to the command's
+// writers after it returned.
+type CommandRunner interface {
+	Run(ctx context.Context, caller identity.Identity, system string, cmd executor.Command) (executor.Result, error)
+	Systems(caller identity.Identity) []executor.SystemInfo
+	System(caller identity.Identity, name string) (executor.SystemInfo, error)
+}
+
+// A CertificateAuthority issues user certificates and publishes what login nodes
+// need to check them; see [ca.Authority].
+type CertificateAuthority interface {
+	Issue(ctx context.Context, r ca.Request) (*ssh.Certificate, error)
+	TrustBundle() []byte
+	RevocationList() []byte
+}
+
+// A CertificateLedger knows every certificate that was issued; see [ca.Authority].
+type CertificateLedger interface {
+	Ledger(ctx context.Context) iter.Seq2[ca.Issued, error]
+	Lookup(ctx context.Context, serial uint64) (ca.Issued, error)
+}
+
+// A Check is one thing without which the service is not ready.
+type Check struct {
+	// Name is shown on the admin listener only.
+	Name string
+	// Ready returns nil, or why not. It is given two seconds.
+	Ready func(ctx context.Context) error
+}
+
+// Config says what an [API] serves. A dependency that is nil leaves its routes
+// out: the document at /openapi.json and the page at /docs leave them out too.
+type Config struct {
+	// Tokens is required.
+	Tokens TokenVerifier
+	// Commands serves /v1/systems.
+	Commands CommandRunner
+	// Certificates serves /v1/certificates and /v1/ca.
+	Certificates CertificateAuthority
+	// Ledger serves /v1/admin/certificates on the admin listener.
+	Ledger CertificateLedger
+	// Audit is required; it records refused tokens.
+	Audit audit.Recorder
+	// Checks decide /readyz. All must pass.
+	Checks []Check
+	// Status adds named values to /v1/admin/status; each must encode to JSON.
+	Status map[string]func() any
+	// Version is shown in the status.
+	Version string
+
+	// TrustedProxies may set X-Forwarded-For. From anyone else it is ignored.
+	TrustedProxies []netip.Prefix
+	// MaxExecBody bounds the body of an exec call, stdin included, in bytes;
+	// default 1 MiB.
+	MaxExecBody int64
+	// MaxCertificateBody bounds the body of a certificate request in bytes;
+	// default 64 KiB.
+	MaxCertificateBody int64
+	// MaxOutput bounds what a request may set as max_output_bytes; default 16 MiB.
+	MaxOutput int64
+	// MaxInFlight bounds the requests served at a time, streams included; more
+	// are refused with 503. Default 1024.
+	MaxInFlight int
+	// BodyTimeout bounds how long a body may take to arrive; default 30 s.
+	BodyTimeout time.Duration
+	// WriteTimeout bounds each write to a client, not the whole answer; a client
+	// that does not read for so long is gone. Default 30 s.
+	WriteTimeout time.Duration
+	// Heartbeat is how long a stream may be silent before a heartbeat is sent;
+	// default 15 s.
+	Heartbeat time.Duration
+
+	// Logger gets one line per request; nil discards.
+	Logger *slog.Logger
+}
+
+// An API serves the public and the admin routes.
+type API struct {
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	public   http.Handler
+	admin    http.Handler
+	slots    chan struct{} // one element per request in flight
+	refusals *refusals
+	draining atomic.Bool
+}
+
+// New checks cfg and reports all that is wrong with it at once.
+func New(cfg Config) (*API, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	a := &API{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		started:  time.Now(),
+		slots:    make(chan struct{}, cfg.MaxInFlight),
+		refusals: &refusals{audit: cfg.Audit, log: cfg.Logger},
+	}
+	public := a.publicRoutes()
+	docs, err := newDocs(public)
+	if err != nil {
+		return nil, err
+	}
+	a.public = a.observe(newRouter(a, append(public, docs.routes()...)))
+	a.admin = a.observe(a.fromPeer(newRouter(a, a.adminRoutes())))
+	return a, nil
+}
+
+// Handler serves the public routes.
+func (a *API) Handler() http.Handler { return a.public }
+
+// Admin serves the admin routes to root and to the daemon's own user, over a
+// Unix socket whose server was made by [API.AdminServer]; anyone else gets 403.
+func (a *API) Admin() http.Handler { return a.admin }
+
+// Drain makes /readyz fail, so that load balancers send no more requests. What
+// comes in all the same is still served.
+func (a *API) Drain() { a.draining.Store(true) }
+
+func (c *Config) check() error {
+	var errs []error
+	if c.Tokens == nil {
+		errs = append(errs, errors.New("tokens: a verifier is required"))
+	}
+	if c.Audit == nil {
+		errs = append(errs, errors.New("audit: a recorder is required"))
+	}
+	if c.Commands == nil && c.Certificates == nil {
+		errs = append(errs, errors.New("neither commands nor certificates are configured"))
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"max exec body", c.MaxExecBody},
+		{"max certificate body", c.MaxCertificateBody},
+		{"max output", c.MaxOutput},
+		{"max in flight", int64(c.MaxInFlight)},
+		{"body timeout", int64(c.BodyTimeout)},
+		{"write timeout", int64(c.WriteTimeout)},
+		{"heartbeat", int64(c.Heartbeat)},
+	} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("%s: %d is negative", n.name, n.value))
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		if !p.IsValid() {
+			errs = append(errs, errors.New("trusted proxies: an address range is not valid"))
+		}
+	}
+	for i, check := range c.Checks {
+		if check.Name == "" || check.Ready == nil {
+			errs = append(errs, fmt.Errorf("checks: number %d has no name or no function", i+1))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) setDefaults() {
+	c.MaxExecBody = cmp.Or(c.MaxExecBody, 1<<20)
+	c.MaxCertificateBody = cmp.Or(c.MaxCertificateBody, 64<<10)
+	c.MaxOutput = cmp.Or(c.MaxOutput, 16<<20)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)
+	c.Version = cmp.Or(c.Version, "devel")
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.TrustedProxies = slices.Clone(c.TrustedProxies)
+}

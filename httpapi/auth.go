@@ -1,0 +1,133 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/identity"
+	"sallyport/store/audit"
+)
+
+// authenticated verifies the caller's token from the header alone. The body is
+// not touched before: net/http answers "Expect: 100-continue" only when a handler
+// reads, and a body that nobody asked for is cut off with its connection.
+func (a *API) authenticated(h callerHandler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		raw, err := bearer(r.Header)
+		if err == nil {
+			var caller identity.Identity
+			caller, err = a.cfg.Tokens.Verify(r.Context(), raw)
+			if err == nil && !caller.Valid() {
+				err = identity.ErrInvalidToken
+			}
+			if err == nil {
+				exchangeFrom(r.Context()).caller = caller
+				return h(w, r, caller)
+			}
+		}
+		if kindOf(err).status < http.StatusInternalServerError {
+			a.refusals.record(r.Context(), err)
+		}
+		return err
+	}
+}
+
+// bearer takes the token from the one Authorization header (RFC 6750 §2.1). The
+// query and form variants of RFC 6750 are not supported: they end in logs.
+func bearer(h http.Header) (string, error) {
+	values := h.Values("Authorization")
+	if len(values) == 0 {
+		return "", errTokenMissing
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", errTokenMissing
+	}
+	token = strings.Trim(token, " ")
+	switch {
+	case len(values) > 1:
+		return "", fmt.Errorf("%w: more than one Authorization header", identity.ErrInvalidToken)
+	case token == "":
+		return "", errTokenMissing
+	}
+	return token, nil
+}
+
+// challenge adds WWW-Authenticate (RFC 6750 §3): without an error code when no
+// token was sent, as the RFC wants it.
+func challenge(h http.Header, p problem, err error) {
+	const realm = `Bearer realm="sallyport"`
+	switch {
+	case errors.Is(err, errTokenMissing):
+		h.Set("WWW-Authenticate", realm)
+	case errors.Is(err, identity.ErrScope):
+		h.Set("WWW-Authenticate", realm+`, error="insufficient_scope"`)
+	case p.Status == http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", realm+`, error="invalid_token", error_description="`+p.Title+`"`)
+	}
+}
+
+// maxRefusals bounds the refused tokens that are recorded per second. Each record
+// costs an fsync, and anyone can send bad tokens.
+const maxRefusals = 20
+
+// refusals records refused tokens; above the bound it counts them instead, and
+// the next record carries the count.
+type refusals struct {
+	audit audit.Recorder
+	log   *slog.Logger
+
+	mu         sync.Mutex // guards what follows
+	second     time.Time
+	recorded   int
+	suppressed int
+}
+
+func (f *refusals) record(ctx context.Context, cause error) {
+	suppressed, ok := f.admit(time.Now())
+	if !ok {
+		return
+	}
+	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
+	if suppressed > 0 {
+		e.Detail = map[string]string{"suppressed": strconv.Itoa(suppressed)}
+	}
+	// The token is refused whether or not this can be recorded, and the record
+	// must not depend on whether the client waits for it.
+	if err := f.audit.Record(context.WithoutCancel(ctx), e); err != nil {
+		f.log.LogAttrs(ctx, slog.LevelError, "refused token was not recorded",
+			slog.String("request_id", audit.RequestFrom(ctx).ID), slog.Any("error", err))
+	}
+}
+
+// admit says whether to record now, and how many were left out before.
+func (f *refusals) admit(now time.Time) (suppressed int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if second := now.Truncate(time.Second); !second.Equal(f.second) {
+		f.second, f.recorded = second, 0
+	}
+	if f.recorded >= maxRefusals {
+		f.suppressed++
+		return 0, false
+	}
+	f.recorded++
+	suppressed, f.suppressed = f.suppressed, 0
+	return suppressed, true
+}
+
+// oneLine bounds an internal reason for the audit log.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(s, "\n", ": ")
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,179 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/identity"
+	"sallyport/store/audit"
+)
+
+// An exchange is what the inner handlers tell the request's log line. Only the
+// request's own goroutine touches it.
+type exchange struct {
+	route  string // template of the path, never the path itself
+	caller identity.Identity
+	err    error
+	code   string
+}
+
+type exchangeKey struct{}
+
+// exchangeFrom returns the exchange of a request that came through observe.
+func exchangeFrom(ctx context.Context) *exchange {
+	x, ok := ctx.Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return &exchange{}
+	}
+	return x
+}
+
+// observe is the outermost layer: it names the request, sets the headers that
+// every answer has, survives a panic and writes the one log line.
+func (a *API) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start, x := time.Now(), &exchange{route: "none"}
+		req := audit.Request{ID: requestID(r), SourceIP: a.sourceIP(r)}
+		ctx := audit.WithRequest(context.WithValue(r.Context(), exchangeKey{}, x), req)
+		r = r.WithContext(ctx)
+		rw := newResponse(w, a.cfg.WriteTimeout)
+		commonHeaders(rw.Header(), req.ID)
+		defer func() {
+			abort := a.recovered(rw, r, recover())
+			rw.finish()
+			a.logRequest(r, x, rw, time.Since(start))
+			if abort {
+				panic(http.ErrAbortHandler) // net/http then cuts the connection without a word
+			}
+		}()
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// requestID takes the client's id if it is a safe one.
+func requestID(r *http.Request) string {
+	if id, ok := audit.CleanRequestID(r.Header.Get("X-Request-Id")); ok {
+		return id
+	}
+	return audit.NewRequestID()
+}
+
+// commonHeaders are right for every answer; a handler of public, cacheable bytes
+// replaces Cache-Control and Content-Security-Policy.
+func commonHeaders(h http.Header, id string) {
+	h.Set("X-Request-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+}
+
+// sourceIP is the client's address: the peer's, or what trusted proxies say. The
+// header is read from its end, since only there a trusted proxy has written; the
+// first address that is no trusted proxy is the client. A peer without an
+// address (Unix socket) yields "".
+func (a *API) sourceIP(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	ip := peer.Addr().Unmap().WithZone("")
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if !a.trusted(ip) {
+			break
+		}
+		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		ip = next.Unmap().WithZone("")
+	}
+	return ip.String()
+}
+
+func (a *API) trusted(ip netip.Addr) bool {
+	return slices.ContainsFunc(a.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// recovered turns a panic into a 500, or says that the connection must be cut
+// because an answer has begun.
+func (a *API) recovered(rw *response, r *http.Request, v any) (abort bool) {
+	switch v {
+	case nil:
+		return false
+	case http.ErrAbortHandler:
+		return true
+	}
+	a.log.LogAttrs(r.Context(), slog.LevelError, "panic while serving a request",
+		slog.String("request_id", audit.RequestFrom(r.Context()).ID),
+		slog.String("panic", oneLine(fmt.Sprint(v))), slog.String("stack", string(debug.Stack())))
+	if rw.status != 0 {
+		return true
+	}
+	a.fail(rw, r, errInternal)
+	return false
+}
+
+// logRequest writes one wide line. It has no header, no query and no path: the
+// first may hold a token, and the others whatever a client likes.
+func (a *API) logRequest(r *http.Request, x *exchange, rw *response, took time.Duration) {
+	req := audit.RequestFrom(r.Context())
+	attrs := []slog.Attr{
+		slog.String("request_id", req.ID),
+		slog.String("source_ip", req.SourceIP),
+		slog.String("method", knownMethod(r.Method)),
+		slog.String("route", x.route),
+		slog.Int("status", rw.status),
+		slog.Int64("bytes", rw.bytes),
+		slog.Duration("duration", took),
+	}
+	if x.caller.Valid() {
+		attrs = append(attrs, slog.Any("caller", x.caller))
+	}
+	if x.code != "" {
+		attrs = append(attrs, slog.String("code", x.code))
+	}
+	level := slog.LevelInfo
+	switch {
+	case x.err != nil && rw.status >= http.StatusInternalServerError:
+		level = slog.LevelError
+		fallthrough
+	case x.err != nil:
+		attrs = append(attrs, slog.Any("error", x.err))
+	case x.route == "/livez" || x.route == "/readyz":
+		level = slog.LevelDebug
+	}
+	a.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// knownMethod keeps a client's inventions out of the log.
+func knownMethod(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
+		return m
+	}
+	return "other"
+}
+
+// limited bounds the requests in flight. It refuses rather than queues: the
+// queue that is fair to callers is the executor's.
+func (a *API) limited(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		select {
+		case a.slots <- struct{}{}:
+			defer func() { <-a.slots }()
+			return h(w, r)
+		default:
+			return errOverloaded
+		}
+	}
+}

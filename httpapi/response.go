@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxWrite is how much is written under one deadline, in bytes: a client on a
+// slow line gets the whole deadline for each piece.
+const maxWrite = 64 << 10
+
+// A response gives each write a deadline of its own, and knows what was sent. A
+// deadline for the whole answer (http.Server.WriteTimeout) would cut long streams.
+type response struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	status  int // 0 until the header is written
+	bytes   int64
+}
+
+func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
+	rw := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout}
+	rw.disarm() // of what the last request on this connection left
+	return rw
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	written := 0
+	for {
+		piece := p[written:min(len(p), written+maxWrite)]
+		w.arm()
+		n, err := w.ResponseWriter.Write(piece)
+		w.disarm()
+		written, w.bytes = written+n, w.bytes+int64(n)
+		if err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
+
+// FlushError is what http.ResponseController.Flush calls.
+func (w *response) FlushError() error {
+	w.arm()
+	defer w.disarm()
+	return w.control.Flush()
+}
+
+// finish is the last call; net/http sends what is still buffered after it.
+func (w *response) finish() { w.arm() }
+
+// arm and disarm ignore errors: a writer without deadlines is a test's recorder.
+// Disarming matters with HTTP/2, where a deadline that passes resets the stream
+// even when nothing is being written.
+func (w *response) arm()    { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *response) disarm() { _ = w.control.SetWriteDeadline(time.Time{}) }
+
+// fail answers with the problem document of err.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := noteError(r.Context(), err)
+	if p.retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.retry))
+	}
+	challenge(w.Header(), p, err)
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// Without this net/http would read on, up to 256 KiB of a body that was
+		// refused, to keep the connection.
+		w.Header().Set("Connection", "close")
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeBody(w, p.Status, "application/problem+json", p)
+}
+
+// noteError gives err to the request's log line and says what the client is told.
+func noteError(ctx context.Context, err error) problem {
+	if errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Canceled) {
+		err = errors.Join(errClientGone, err)
+	}
+	p := problemOf(ctx, err)
+	x := exchangeFrom(ctx)
+	x.err, x.code = err, p.Code
+	return p
+}
+
+// writeJSON answers with v.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	writeBody(w, status, "application/json", v)
+}
+
+// writeBody ignores that a write fails: the client is gone, and net/http closes
+// the connection.
+func writeBody(w http.ResponseWriter, status int, mediaType string, v any) {
+	body := marshal(v)
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// marshal encodes one of this package's own types on a line of its own. Text is
+// not escaped for HTML, since no answer is HTML.
+func marshal(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // a type that cannot be encoded is a mistake in this package
+	}
+	return b.Bytes()
+}

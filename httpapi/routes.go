@@ -1,0 +1,28 @@
+package httpapi
+
+import "net/http"
+
+// publicRoutes are the calls for which there is a dependency.
+func (a *API) publicRoutes() []route {
+	routes := []route{
+		{http.MethodGet, "/livez", a.livez},
+		{http.MethodGet, "/readyz", a.readyz},
+		{http.MethodGet, "/v1/whoami", a.forCaller(a.whoami)},
+	}
+	if a.cfg.Commands != nil {
+		routes = append(routes,
+			route{http.MethodPost, "/v1/systems/{system}/exec", a.forCaller(a.exec)},
+			route{http.MethodGet, "/v1/systems", a.forCaller(a.systems)},
+			route{http.MethodGet, "/v1/systems/{system}", a.forCaller(a.system)})
+	}
+	if a.cfg.Certificates != nil {
+		routes = append(routes,
+			route{http.MethodPost, "/v1/certificates", a.forCaller(a.issue)},
+			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
+			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
+	}
+	return routes
+}
+
+// forCaller is how every call that needs a token is served.
+func (a *API) forCaller(h callerHandler) handler { return a.limited(a.authenticated(h)) }
