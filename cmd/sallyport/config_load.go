@@ -195,13 +195,12 @@ func (d *decoder) fromText(v reflect.Value, s, path, variable string) {
 
 // fromTree sets v from a parsed TOML value of the right type.
 func (d *decoder) fromTree(v reflect.Value, raw any, path string) bool {
-	ok := true
+	var ok bool
 	switch v.Interface().(type) {
 	case time.Duration:
-		var s string
-		s, ok = raw.(string)
+		s, _ := raw.(string)
 		t, err := time.ParseDuration(s)
-		ok = ok && err == nil
+		ok = err == nil
 		v.SetInt(int64(t))
 	case []string:
 		var list []string
@@ -308,8 +307,8 @@ func parseDefaults(tag string) map[string]string {
 
 func keysOf(t reflect.Type) []string {
 	keys := make([]string, 0, t.NumField())
-	for i := range t.NumField() {
-		keys = append(keys, t.Field(i).Tag.Get("key"))
+	for field := range t.Fields() {
+		keys = append(keys, field.Tag.Get("key"))
 	}
 	return keys
 }

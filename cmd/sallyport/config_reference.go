@@ -42,8 +42,7 @@ func reference() ([]section, error) {
 
 func describeTable(t reflect.Type, s section, docs map[string]string, defaults map[string]string) []section {
 	var below []section
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		doc := docs[t.Name()+"."+f.Name]
 		path := join(s.path, f.Tag.Get("key"))
 		switch elem := f.Type; {

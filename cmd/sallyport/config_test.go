@@ -52,7 +52,9 @@ func TestAGoodConfigurationGetsDefaultsAndAbsolutePaths(t *testing.T) {
 	}
 	want := []any{
 		"127.0.0.1:8080", 30 * time.Second, filepath.Join(dir, "ca_key"), filepath.Join(dir, "audit"), filepath.Join(dir, "known_hosts"),
-		int64(10), []string{"permit-pty"}, []string(nil), true,
+		int64(10),
+		[]string{"permit-pty"},
+		[]string(nil), true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("configuration differs (-want +got):\n%s", diff)
@@ -87,8 +89,7 @@ extensions = ["permit-root"]
 default_ttl = "1h"
 `)
 	_, err := loadConfig(path, noEnv)
-	var got *configError
-	if !errors.As(err, &got) {
+	if _, ok := errors.AsType[*configError](err); !ok {
 		t.Fatalf("got %v, want a *configError", err)
 	}
 	text := strings.ReplaceAll(err.Error(), path, "FILE")
@@ -258,8 +259,7 @@ func FuzzConfigurationNeverPanics(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, err := loadConfig(path, noEnv)
-		var all *configError
-		if errors.As(err, &all) && len(all.mistakes) == 0 {
+		if all, ok := errors.AsType[*configError](err); ok && len(all.mistakes) == 0 {
 			t.Error("an error without a mistake")
 		}
 	})

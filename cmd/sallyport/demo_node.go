@@ -32,7 +32,7 @@ func startDemoNode(ctx context.Context, dir string) (demoNode, error) {
 		return nil, err
 	}
 	if loginnode.Available() != nil {
-		return startEmbeddedNode(dir, trusted)
+		return startEmbeddedNode(ctx, dir, trusted)
 	}
 	cfg := loginnode.Config{TrustedUserCAKeys: trusted}
 	if os.Geteuid() == 0 {
@@ -63,12 +63,13 @@ type embeddedNode struct {
 	served   chan error
 }
 
-func startEmbeddedNode(dir string, trusted []byte) (demoNode, error) {
+func startEmbeddedNode(ctx context.Context, dir string, trusted []byte) (demoNode, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(trusted)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

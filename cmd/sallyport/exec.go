@@ -186,13 +186,13 @@ func (f *frame) write(w io.Writer) error {
 func (f *frame) exit() error {
 	switch {
 	case f.TimedOut:
-		return exitCode(exitTimedOut)
+		return exitError(exitTimedOut)
 	case f.Signal != "":
-		return exitCode(exitSignal + int(signalNumber(f.Signal)))
+		return exitError(exitSignal + int(signalNumber(f.Signal)))
 	case f.ExitCode == nil:
 		return errors.New("the service did not say how the command ended")
 	case *f.ExitCode != 0:
-		return exitCode(*f.ExitCode)
+		return exitError(*f.ExitCode)
 	}
 	return nil
 }

@@ -38,10 +38,10 @@ const (
 	exitUsage   = 2
 )
 
-// An exitCode is an error that says nothing: only its number counts.
-type exitCode int
+// An exitError is an error that says nothing: only its number counts.
+type exitError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (c exitError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // A usageError is a mistake on the command line.
 type usageError struct{ error }
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	if err == nil {
 		return 0
 	}
-	if code, ok := errors.AsType[exitCode](err); ok {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	fmt.Fprintf(s.err, "sallyport: %v\n", err)

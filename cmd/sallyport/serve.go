@@ -76,11 +76,11 @@ func newLogger(s streams, cfg LogSection) *slog.Logger {
 
 // serve listens until ctx ends, then drains.
 func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile string) error {
-	public, err := listenPublic(f.Server, log)
+	public, err := listenPublic(ctx, f.Server, log)
 	if err != nil {
 		return err
 	}
-	admin, err := listenAdmin(f.Server.AdminSocket)
+	admin, err := listenAdmin(ctx, f.Server.AdminSocket)
 	if err != nil {
 		return errors.Join(err, public.Close())
 	}
@@ -129,8 +129,9 @@ func closedIsFine(err error) error {
 }
 
 // listenPublic opens the listener of the API, with TLS if it is configured.
-func listenPublic(s ServerSection, log *slog.Logger) (net.Listener, error) {
-	l, err := net.Listen("tcp", s.Listen)
+func listenPublic(ctx context.Context, s ServerSection, log *slog.Logger) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
@@ -146,7 +147,7 @@ func listenPublic(s ServerSection, log *slog.Logger) (net.Listener, error) {
 
 // listenAdmin opens the admin socket. The database's lock has shown that no other
 // daemon uses the folder, so a socket that is there is left over.
-func listenAdmin(path string) (net.Listener, error) {
+func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
 			return nil, fmt.Errorf("server.admin_socket: %q is there and is no socket", path)
@@ -155,7 +156,8 @@ func listenAdmin(path string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	l, err := net.Listen("unix", path)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("server.admin_socket: %w", err)
 	}
