@@ -97,7 +97,8 @@ type IssuerConfig struct {
 	Leeway time.Duration
 
 	// LoginClaim is the dotted path of the claim with the login name, such as
-	// "ext.hpc.account"; a dot inside a name is written `\.`. Default:
+	// "ext.hpc.account"; a dot inside a name is written `\.`. It must be a claim
+	// that users cannot set for themselves at the provider. Default:
 	// "preferred_username".
 	LoginClaim string
 	// Login says which names are acceptable.

@@ -91,6 +91,9 @@ func parseKeySet(document []byte) (*keySet, error) {
 	if err := json.Unmarshal(document, &raw); err != nil || raw.Keys == nil {
 		return nil, errors.New("not a JWK Set")
 	}
+	if len(*raw.Keys) > maxKeys {
+		return nil, fmt.Errorf("%d keys, at most %d are acceptable", len(*raw.Keys), maxKeys)
+	}
 	set := &keySet{}
 	for i, member := range *raw.Keys {
 		k, err := parseKey(member)
@@ -99,9 +102,6 @@ func parseKeySet(document []byte) (*keySet, error) {
 			continue
 		}
 		set.keys = append(set.keys, k)
-	}
-	if len(set.keys) > maxKeys {
-		return nil, fmt.Errorf("%d keys, at most %d are acceptable", len(set.keys), maxKeys)
 	}
 	return set, nil
 }

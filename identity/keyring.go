@@ -148,24 +148,40 @@ func (k *keyring) fetch(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
 	err := k.update(limited)
 	cancel()
-	if err != nil && ctx.Err() == nil {
-		k.logger.LogAttrs(ctx, slog.LevelWarn, "keys could not be fetched", slog.String("error", err.Error()))
-	}
+	k.logOutcome(ctx, k.land(f, err), err)
+	return err
+}
 
+// land ends a flight and returns how the one before ended.
+func (k *keyring) land(f *flight, err error) (before error) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	select {
 	case <-k.wake: // asked for between the timer and now: this flight is the answer
 	default:
 	}
+	before = k.failure
 	k.flight, k.failure = nil, err
 	k.fetches++
 	if err != nil {
 		k.failures++
 	}
 	f.err = err
-	k.mu.Unlock()
 	close(f.done)
-	return err
+	return before
+}
+
+// logOutcome warns once per outage, not once per attempt.
+func (k *keyring) logOutcome(ctx context.Context, before, err error) {
+	switch {
+	case err == nil && before != nil:
+		k.logger.LogAttrs(ctx, slog.LevelInfo, "keys can be fetched again")
+	case err == nil || ctx.Err() != nil:
+	case before == nil:
+		k.logger.LogAttrs(ctx, slog.LevelWarn, "keys cannot be fetched", slog.String("error", err.Error()))
+	default:
+		k.logger.LogAttrs(ctx, slog.LevelDebug, "keys still cannot be fetched", slog.String("error", err.Error()))
+	}
 }
 
 // update replaces the set by what the source has now. Keys that the issuer no

@@ -46,9 +46,6 @@ func clip(s string) string {
 // passed on, for they quote header values at full length. "jku", "jwk", "x5u"
 // and "x5c" are never looked at.
 func parse(raw string) (*token, error) {
-	if len(raw) > MaxTokenBytes {
-		return nil, reject("token has %d bytes, at most %d are acceptable", len(raw), MaxTokenBytes)
-	}
 	if err := checkEncoding(raw); err != nil {
 		return nil, err
 	}

@@ -153,8 +153,9 @@ func newKey(algorithm string) (crypto.Signer, error) {
 	case jose.EdDSA:
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err
+	default:
+		return nil, fmt.Errorf("algorithm %q is not one that a test issuer signs with", algorithm)
 	}
-	return nil, fmt.Errorf("algorithm %q is not one that a test issuer signs with", algorithm)
 }
 
 func (i *Issuer) current() jose.JSONWebKey {
