@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -41,6 +42,12 @@ func TestScripts(t *testing.T) {
 			env.Values[siteKey{}] = &site{}
 			return nil
 		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("no such condition")
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"site":    startSite,
 			"trust":   trust,
@@ -71,14 +78,17 @@ func siteOf(ts *testscript.TestScript) *site {
 
 // startSite starts an identity provider and a node, and sets $ISSUER, $NODE and
 // $KNOWN_HOSTS. As root the node has the users alice and bob, else the current
-// one; $ALICE is the first of them. Its arguments are lines for sshd_config.
+// one; $ALICE is the first of them. Its arguments are files with sshd_config text.
 func startSite(ts *testscript.TestScript, _ bool, args []string) {
 	s := ts.Value(siteKey{}).(*site)
 	var err error
 	s.issuer, err = identitytest.Start(identitytest.Config{})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.issuer.Close()) })
-	cfg := loginnode.Config{Extra: strings.Join(args, "\n") + "\n"}
+	var cfg loginnode.Config
+	for _, file := range args {
+		cfg.Extra += ts.ReadFile(file)
+	}
 	if os.Geteuid() == 0 {
 		cfg.Users = []loginnode.User{{Name: "alice"}, {Name: "bob"}}
 	}
