@@ -24,7 +24,11 @@ const hashMark = "sha256="
 // the request id, then the login are hashed until it fits: 127 bytes at most,
 // since an alias has 16.
 func keyID(caller identity.Identity, requestID string) string {
-	raw := [5]string{"v1", caller.Alias(), caller.Subject(), caller.Login(), requestID}
+	return joinKeyID(caller.Alias(), caller.Subject(), caller.Login(), requestID)
+}
+
+func joinKeyID(alias, subject, login, requestID string) string {
+	raw := [5]string{"v1", alias, subject, login, requestID}
 	fields := raw
 	for i, f := range raw {
 		if !isPlainField(f) {

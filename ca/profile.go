@@ -223,13 +223,13 @@ func (c ProfileConfig) checkExtraPrincipals() error {
 
 // isPrincipal says whether sshd can only read name as that one account name. What
 // identity allows as a login is stricter; this is the last line, for what reaches
-// a certificate: no wildcard, comma, space or control character, no leading dot or
-// dash, never root.
+// a certificate: no wildcard, comma, space or control character, no leading sign,
+// never root.
 func isPrincipal(name string) bool {
-	if name == "" || len(name) > 64 || name == "root" || strings.ContainsRune(".@-", rune(name[0])) {
+	if name == "" || len(name) > 64 || strings.EqualFold(name, "root") || strings.ContainsRune("+.@-", rune(name[0])) {
 		return false
 	}
-	return !strings.ContainsFunc(name, func(r rune) bool { return !isAlphanumeric(r) && !strings.ContainsRune("_.@-", r) })
+	return !strings.ContainsFunc(name, func(r rune) bool { return !isAlphanumeric(r) && !strings.ContainsRune("_+.@-", r) })
 }
 
 func isAlphanumeric(r rune) bool {
