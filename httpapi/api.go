@@ -96,8 +96,6 @@ type Config struct {
 	// MaxCertificateBody bounds the body of a certificate request in bytes;
 	// default 64 KiB.
 	MaxCertificateBody int64
-	// MaxOutput bounds what a request may set as max_output_bytes; default 16 MiB.
-	MaxOutput int64
 	// MaxInFlight bounds the requests served at a time, streams included; more
 	// are refused with 503. Default 1024.
 	MaxInFlight int
@@ -177,7 +175,6 @@ func (c *Config) check() error {
 	}{
 		{"max exec body", c.MaxExecBody},
 		{"max certificate body", c.MaxCertificateBody},
-		{"max output", c.MaxOutput},
 		{"max in flight", int64(c.MaxInFlight)},
 		{"body timeout", int64(c.BodyTimeout)},
 		{"write timeout", int64(c.WriteTimeout)},
@@ -203,7 +200,6 @@ func (c *Config) check() error {
 func (c *Config) setDefaults() {
 	c.MaxExecBody = cmp.Or(c.MaxExecBody, 1<<20)
 	c.MaxCertificateBody = cmp.Or(c.MaxCertificateBody, 64<<10)
-	c.MaxOutput = cmp.Or(c.MaxOutput, 16<<20)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)

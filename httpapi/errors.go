@@ -78,6 +78,7 @@ var kinds = []struct {
 	{executor.ErrLoginRefused, kind{http.StatusBadGateway, "node_login_refused", "Login node refused the login", "The login node did not accept the caller's credential. The command was not started.", 0}},
 	{executor.ErrNoCredential, kind{http.StatusForbidden, "credential_refused", "No credential", "No credential could be had for the caller. The command was not started.", 0}},
 	{executor.ErrBusy, kind{http.StatusServiceUnavailable, "busy", "System is busy", "No session became free in time. The command was not started.", 1}},
+	{executor.ErrClosed, kind{http.StatusServiceUnavailable, "shutting_down", "Service is shutting down", "The service is shutting down. If the command had been started, it was ended.", 5}},
 	{executor.ErrUnavailable, kind{http.StatusServiceUnavailable, "node_unavailable", "Login nodes are not available", "No login node of the system could be reached. The command was not started.", 5}},
 
 	{audit.ErrUnavailable, kind{http.StatusServiceUnavailable, "audit_unavailable", "Audit log is not writable", "The act could not be recorded, so it was not done.", 5}},

@@ -48,7 +48,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request, caller identity.Ident
 	if err != nil {
 		return err
 	}
-	cmd, err := a.command(body, media != mediaJSON)
+	cmd, err := commandOf(body, media != mediaJSON)
 	if err != nil {
 		return err
 	}
@@ -63,9 +63,9 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request, caller identity.Ident
 	return nil
 }
 
-// command reads the request. What a command may contain is for the executor to
+// commandOf reads the request. What a command may contain is for the executor to
 // say; here it is only read without loss.
-func (a *API) command(o *object, streamed bool) (executor.Command, error) {
+func commandOf(o *object, streamed bool) (executor.Command, error) {
 	cmd := executor.Command{
 		Line:    o.text("command"),
 		Argv:    o.texts("argv"),
@@ -74,7 +74,7 @@ func (a *API) command(o *object, streamed bool) (executor.Command, error) {
 		Timeout: o.duration("timeout"),
 	}
 	cmd.Stdin = stdin(o)
-	cmd.MaxOutput = o.count("max_output_bytes", a.cfg.MaxOutput)
+	cmd.MaxOutput = o.count("max_output_bytes")
 	switch {
 	case o.has("command") == o.has("argv"):
 		o.refuse("command", "Exactly one of command and argv must be set.", "command", "argv")

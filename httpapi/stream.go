@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -149,7 +150,8 @@ func (s *stream) run() {
 			broken = control.Flush()
 		}
 		if broken != nil {
-			s.gone(errClientGone)
+			broken = errors.Join(errClientGone, broken)
+			s.gone(broken)
 		}
 		ticker.Reset(s.heartbeat)
 		return broken
