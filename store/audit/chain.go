@@ -35,7 +35,7 @@ const (
 	maxLineBytes = 2 << 20
 )
 
-// A position names a line, and with its hash the whole log up to it.
+// A position names a line and the file that it stands in, and with its hash the whole log up to it.
 type position struct {
 	file     int
 	sequence uint64
@@ -85,15 +85,16 @@ func parseLine(line []byte) (parsed, error) {
 	return p, nil
 }
 
-// follow returns the position of line if it is the one after p.
-func (p position) follow(line parsed) (position, error) {
+// follow returns the position of line, which stands in the given file, if it is
+// the one after p.
+func (p position) follow(line parsed, file int) (position, error) {
 	if line.Sequence != p.sequence+1 {
 		return p, fmt.Errorf("it is event %d where event %d should be", line.Sequence, p.sequence+1)
 	}
 	if line.Prev != p.hash {
 		return p, fmt.Errorf("it does not follow event %d: the hash of the event before it is another", p.sequence)
 	}
-	return position{file: p.file, sequence: line.Sequence, hash: line.hash}, nil
+	return position{file: file, sequence: line.Sequence, hash: line.hash}, nil
 }
 
 // seal ends the line that begins at from with its hash.

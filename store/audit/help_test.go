@@ -3,7 +3,10 @@ package audit
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 )
 
 func openLog(t testing.TB, cfg Config) *Log {
@@ -37,9 +40,13 @@ func verify(t testing.TB, dir string) Report {
 func fill(t testing.TB, dir string, n int, maxBytes int64) {
 	t.Helper()
 	l := openLog(t, Config{Dir: dir, MaxBytes: maxBytes})
+	var wg sync.WaitGroup
 	for range n {
-		mustRecord(t, l, t.Context(), Event{Action: ExecStart, Outcome: Unknown, Login: "alice", System: "daint"})
+		wg.Go(func() {
+			mustRecord(t, l, t.Context(), Event{Action: ExecStart, Outcome: Unknown, Login: "alice", System: "daint"})
+		})
 	}
+	wg.Wait()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,4 +65,30 @@ func contextThatIsOver(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
+}
+
+func read(t testing.TB, dir, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func write(t testing.TB, dir, name string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func appendTo(t testing.TB, dir, name string, b []byte) {
+	t.Helper()
+	write(t, dir, name, append(read(t, dir, name), b...))
+}
+
+func parseTime(line []byte) time.Time {
+	p, _ := parseLine(line)
+	return p.Time
 }

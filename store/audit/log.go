@@ -52,14 +52,15 @@ type Log struct {
 
 	// Below: of the writer's goroutine alone, once Open has returned.
 
-	head *headFile
-	file *os.File // the newest
-	size int64    // the bytes of good lines in file
-	tail position // the last good line
+	head   *headFile
+	file   *os.File // the newest
+	number int      // of that file
+	size   int64    // the bytes of good lines in it
+	tail   position // the last good line, which may stand in the file before
 	// torn says that file may have bytes after size, which could not be removed
 	// when a write failed.
 	torn bool
-	buf  []byte
+	buf  []byte // reused by every write
 }
 
 var _ Recorder = (*Log)(nil)
@@ -159,6 +160,7 @@ func (l *Log) write(batch []*record) (n int, err error) {
 		}
 	}
 	now, next := time.Now(), l.tail
+	next.file = l.number
 	l.buf = l.buf[:0]
 	for n == 0 || n < len(batch) && len(l.buf) < maxWrite && l.size+int64(len(l.buf))+lineSize(batch[n]) <= l.maxBytes {
 		l.buf, next = next.appendLine(l.buf, now, batch[n].members)
@@ -209,7 +211,7 @@ func (l *Log) repair() error {
 // rotate begins the next file. It may be there already, empty, from an attempt
 // that failed.
 func (l *Log) rotate() error {
-	f, err := openFile(l.dir, l.tail.file+1)
+	f, err := openFile(l.dir, l.number+1)
 	if err != nil {
 		return err
 	}
@@ -222,7 +224,7 @@ func (l *Log) rotate() error {
 	}
 	_ = l.file.Close() // all of it is durable
 	l.file, l.size = f, 0
-	l.tail.file++
+	l.number++
 	return nil
 }
 

@@ -42,16 +42,16 @@ func (l *Log) recover(log *slog.Logger) error {
 		return err
 	}
 	if last.sequence == 0 && len(numbers) == 0 {
-		l.tail = start()
-		l.file, err = openFile(l.dir, l.tail.file)
+		l.tail, l.number = start(), start().file
+		l.file, err = openFile(l.dir, l.number)
 		return err
 	}
 	w, err := l.check(last, numbers)
 	if err != nil {
 		return err
 	}
-	l.tail, l.size = w.at, w.size
-	if l.file, err = openFile(l.dir, l.tail.file); err != nil {
+	l.tail, l.number, l.size = w.at, w.number, w.size
+	if l.file, err = openFile(l.dir, l.number); err != nil {
 		return err
 	}
 	if err := l.settle(w.unfinished); err != nil {
@@ -59,7 +59,7 @@ func (l *Log) recover(log *slog.Logger) error {
 	}
 	if ahead := l.tail.sequence - last.sequence; ahead > 0 || w.unfinished > 0 || !intact {
 		log.Warn("audit log repaired after a crash: nothing that was acknowledged is lost",
-			slog.String("file", filepath.Join(l.dir, fileName(l.tail.file))),
+			slog.String("file", filepath.Join(l.dir, fileName(l.number))),
 			slog.Uint64("last_acknowledged", last.sequence),
 			slog.Uint64("whole_events_kept", ahead),
 			slog.Int64("unfinished_bytes_removed", w.unfinished),

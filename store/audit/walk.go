@@ -70,8 +70,10 @@ type walk struct {
 	trustFirst bool
 
 	reader      *bufio.Reader
+	buf         []byte
 	passed      bool  // the head was met
-	size        int64 // bytes of good lines in the current file
+	number      int   // the current file
+	size        int64 // bytes of good lines in it
 	unfinished  int64 // bytes after them in the last file
 	events      uint64
 	first, last time.Time
@@ -79,7 +81,7 @@ type walk struct {
 
 func (w *walk) files(numbers []int) error {
 	w.passed = w.head.sequence == 0
-	w.reader = bufio.NewReaderSize(nil, maxLineBytes)
+	w.reader = bufio.NewReaderSize(nil, 64<<10)
 	for i, n := range numbers {
 		if err := w.file(n, i == len(numbers)-1); err != nil {
 			return err
@@ -87,7 +89,7 @@ func (w *walk) files(numbers []int) error {
 	}
 	if !w.passed {
 		return fmt.Errorf("%w: %s ends with event %d, but event %d was acknowledged: the end is missing",
-			ErrChain, fileName(w.at.file), w.at.sequence, w.head.sequence)
+			ErrChain, fileName(w.number), w.at.sequence, w.head.sequence)
 	}
 	return nil
 }
@@ -99,14 +101,14 @@ func (w *walk) file(number int, isLast bool) error {
 	}
 	defer f.Close() //nolint:errcheck // opened for reading only
 	w.reader.Reset(f)
-	w.at.file, w.size = number, 0
+	w.number, w.size = number, 0
 	for n := 1; ; n++ {
-		line, err := w.reader.ReadSlice('\n')
-		if errors.Is(err, io.EOF) && len(line) == 0 {
-			return nil
-		}
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
+		line, err := w.read()
+		if err != nil {
 			return err
+		}
+		if len(line) == 0 {
+			return nil
 		}
 		problem := w.line(line)
 		if problem == nil {
@@ -125,6 +127,25 @@ func (w *walk) file(number int, isLast bool) error {
 	}
 }
 
+// read returns the next line with its newline, or what there is of it at the end
+// of the file, or the beginning of a line that is too long for a record. It is
+// valid until the next call.
+func (w *walk) read() ([]byte, error) {
+	w.buf = w.buf[:0]
+	for {
+		part, err := w.reader.ReadSlice('\n')
+		w.buf = append(w.buf, part...)
+		switch {
+		case err == nil, errors.Is(err, io.EOF):
+			return w.buf, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(w.buf) > maxLineBytes:
+			return w.buf, nil
+		}
+	}
+}
+
 // line takes one line, or says what is wrong with it.
 func (w *walk) line(b []byte) error {
 	p, err := parseLine(b)
@@ -135,7 +156,7 @@ func (w *walk) line(b []byte) error {
 		w.at.sequence, w.at.hash = p.Sequence-1, p.Prev
 	}
 	w.trustFirst = false
-	next, err := w.at.follow(p)
+	next, err := w.at.follow(p, w.number)
 	if err != nil {
 		return err
 	}
