@@ -15,6 +15,9 @@ import (
 	"sallyport/store"
 )
 
+// cacheTimeout bounds a search, whose caller may have given up.
+const cacheTimeout = time.Minute
+
 // minRenewBefore leaves a new connection some time to live.
 const minRenewBefore = 30 * time.Second
 
@@ -152,7 +155,7 @@ func (c *Cache) fly(ctx context.Context, f *flight, key cacheKey, caller identit
 		c.mu.Unlock()
 		close(f.done)
 	}()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*finishTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
 	defer cancel()
 	f.signer, f.cert, f.err = c.find(ctx, key, caller)
 }

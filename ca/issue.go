@@ -19,7 +19,7 @@ import (
 
 // finishTimeout bounds what follows a durable intent, however impatient the
 // caller: two group commits and a signature.
-const finishTimeout = 10 * time.Second
+const finishTimeout = 30 * time.Second
 
 // Issue makes a certificate, in this order:
 //
@@ -32,7 +32,7 @@ const finishTimeout = 10 * time.Second
 //
 // A refusal is recorded too. Should audit log or ledger fail, the error wraps
 // [ErrUnavailable] and there is no certificate. After step 2 the rest is done even
-// if ctx ends, within 10 seconds, so that no intent stays without an outcome.
+// if ctx ends, within 30 seconds, so that no intent stays without an outcome.
 func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, error) {
 	request := audit.RequestFrom(ctx)
 	if request.ID == "" {
