@@ -209,6 +209,8 @@ func checkCertificate(cert *ssh.Certificate, user string) error {
 		return fmt.Errorf("expired at %s", notAfter(cert).UTC().Format(time.RFC3339))
 	case now < cert.ValidAfter:
 		return errors.New("is not valid yet")
+	case len(cert.ValidPrincipals) == 0: // sshd refuses it
+		return errors.New("names no user")
 	case user != "" && !slices.Contains(cert.ValidPrincipals, user):
 		return fmt.Errorf("is not for user %q but for %q", user, cert.ValidPrincipals)
 	}
