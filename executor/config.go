@@ -76,8 +76,8 @@ type System struct {
 	// one is used when it cannot be reached.
 	Nodes []string
 	// Jump, if set, is the host:port through which every node is reached. The
-	// caller logs in on it too, with a credential for it, and it needs
-	// AllowTcpForwarding.
+	// caller logs in on it too, with a credential for it (see [Node]), and its sshd
+	// needs AllowTcpForwarding.
 	Jump string
 	// KnownHosts are files in the format of known_hosts(5) that hold the host keys
 	// of nodes and jump host, or the CA of them (@cert-authority). They are read at

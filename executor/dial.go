@@ -79,6 +79,9 @@ func (e *Executor) connect(ctx context.Context, s *system, caller identity.Ident
 	}
 	through, err := jump.Conn.DialContext(ctx, "tcp", node)
 	if err != nil {
+		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok && refusal.Reason == ssh.Prohibited {
+			err = fmt.Errorf("jump host %s allows no forwarding, by its AllowTcpForwarding or for want of permit-port-forwarding in the certificate: %w", s.Jump, err)
+		}
 		return pool.Dialed[*connection]{}, unreachable(node, errors.Join(err, jump.Conn.Close()))
 	}
 	dialed, err := e.login(ctx, s, caller, node, &tunnel{Conn: through, jump: jump.Conn})
@@ -177,7 +180,7 @@ func connectionLost(err error) bool {
 // credential asks for the caller's credential and checks what came: the provider
 // may be a service elsewhere.
 func (s *system) credential(ctx context.Context, caller identity.Identity, node string) (Credential, error) {
-	c, err := s.Credentials.Credential(ctx, caller, Node{System: s.Name, Address: node})
+	c, err := s.Credentials.Credential(ctx, caller, Node{System: s.Name, Address: node, Jump: node == s.Jump})
 	switch {
 	case errors.Is(err, ErrNoCredential):
 		return Credential{}, err

@@ -80,6 +80,9 @@ type Node struct {
 	System string
 	// Address is host:port as dialled and as looked up in known_hosts.
 	Address string
+	// Jump says that this is the system's jump host: a certificate for it needs
+	// the extension permit-port-forwarding, one for a login node should have none.
+	Jump bool
 }
 
 // An Executor runs commands. Make one with [New]; it is safe for concurrent use.

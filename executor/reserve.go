@@ -52,11 +52,11 @@ func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identi
 		if err == nil {
 			return opened, nil
 		}
-		refusal, refused := errors.AsType[*ssh.OpenChannelError](err)
+		_, refused := errors.AsType[*ssh.OpenChannelError](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil, gone(ctx)
-		case refused && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage):
+		case noRoom(err):
 			// The pool has learned from it. The pause grows for a node that grants
 			// nothing at all.
 			if time.Now().After(deadline) {
@@ -111,7 +111,7 @@ type openResult struct {
 func (e *Executor) openChannel(ctx context.Context, lease *pool.Lease[*connection]) (*session, error) {
 	results := make(chan openResult)
 	e.background.Go(func() {
-		channel, requests, err := lease.Conn().OpenChannel("session", nil)
+		channel, requests, err := openSession(lease.Conn())
 		select {
 		case results <- openResult{channel, requests, err}:
 		case <-ctx.Done():
@@ -136,13 +136,34 @@ func (e *Executor) openChannel(ctx context.Context, lease *pool.Lease[*connectio
 	}
 }
 
+// openSession asks again when the node refuses. sshd counts a session that was
+// closed until the end of the same turn of its loop (channels.c,
+// channel_garbage_collect), so the first session after another one can be
+// refused, although there is room by the time that the refusal comes.
+func openSession(c *connection) (channel ssh.Channel, requests <-chan *ssh.Request, err error) {
+	const attempts = 3
+	for range attempts {
+		channel, requests, err = c.OpenChannel("session", nil)
+		if !noRoom(err) {
+			break
+		}
+	}
+	return channel, requests, err
+}
+
+// noRoom says whether a node refused a channel for want of room; sshd gives no
+// other reason for MaxSessions (serverloop.c, server_input_channel_open).
+func noRoom(err error) bool {
+	refusal, ok := errors.AsType[*ssh.OpenChannelError](err)
+	return ok && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage)
+}
+
 // endLease gives a lease back, as what came of it demands.
 func endLease(lease *pool.Lease[*connection], err error) {
-	refusal, refused := errors.AsType[*ssh.OpenChannelError](err)
 	switch {
 	case err == nil:
 		lease.Release()
-	case refused && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage):
+	case noRoom(err):
 		lease.Full()
 	default:
 		lease.Discard()

@@ -39,11 +39,12 @@ func newSigner(t testing.TB) ssh.Signer {
 	return signer
 }
 
-// A authority is a certificate authority of the test, and the provider of the
+// An authority is a certificate authority of the test, and the provider of the
 // credentials that it signs.
 type authority struct {
 	t      testing.TB
 	signer ssh.Signer
+	trust  ssh.PublicKey // of the nodes; the signer's, unless a test replaces that
 	ttl    time.Duration
 	// change, if set, spoils a certificate before it is signed.
 	change func(*ssh.Certificate)
@@ -55,10 +56,11 @@ type authority struct {
 }
 
 func newAuthority(t testing.TB) *authority {
-	return &authority{t: t, signer: newSigner(t), ttl: time.Hour}
+	signer := newSigner(t)
+	return &authority{t: t, signer: signer, trust: signer.PublicKey(), ttl: time.Hour}
 }
 
-func (a *authority) Credential(_ context.Context, caller identity.Identity, _ executor.Node) (executor.Credential, error) {
+func (a *authority) Credential(_ context.Context, caller identity.Identity, node executor.Node) (executor.Credential, error) {
 	a.mu.Lock()
 	a.asked++
 	a.serial++
@@ -75,6 +77,9 @@ func (a *authority) Credential(_ context.Context, caller identity.Identity, _ ex
 		ValidPrincipals: []string{caller.Login()},
 		ValidAfter:      uint64(now.Add(-time.Minute).Unix()),
 		ValidBefore:     uint64(now.Add(a.ttl).Unix()),
+	}
+	if node.Jump {
+		cert.Extensions = map[string]string{"permit-port-forwarding": ""}
 	}
 	if a.change != nil {
 		a.change(cert)
@@ -96,7 +101,7 @@ func (a *authority) fail(err error) {
 }
 
 // trusted is what a server needs to accept the authority's certificates.
-func (a *authority) trusted() []ssh.PublicKey { return []ssh.PublicKey{a.signer.PublicKey()} }
+func (a *authority) trusted() []ssh.PublicKey { return []ssh.PublicKey{a.trust} }
 
 // A recorder keeps audit events, and can refuse them.
 type recorder struct {

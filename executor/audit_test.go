@@ -1,0 +1,120 @@
+package executor_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"sallyport/executor"
+	"sallyport/executor/sshtest"
+	"sallyport/store/audit"
+)
+
+func newLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+func TestCommandIsRecordedBeforeItStarts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		s.audit.refuse = func(e audit.Event) error {
+			if _, most := s.nodes[node1].Execs(); e.Action == audit.ExecStart && most != 0 {
+				t.Error("the command ran before its record")
+			}
+			return nil
+		}
+		r, err := s.run("exit 4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.audit.events) != 2 {
+			t.Fatalf("%d events", len(s.audit.events))
+		}
+		start, end := s.audit.events[0], s.audit.events[1]
+		sum := sha256.Sum256([]byte("exit 4"))
+		for key, want := range map[string]string{
+			"exec_id": r.ID, "user": "alice", "certificate_serial": "1",
+			"command_sha256": hex.EncodeToString(sum[:]), "command_bytes": "6", "timeout_ms": "300000",
+		} {
+			if start.Detail[key] != want || end.Detail[key] != want {
+				t.Errorf("%s is %q and %q, want %q", key, start.Detail[key], end.Detail[key], want)
+			}
+		}
+		if start.Action != audit.ExecStart || start.Outcome != audit.Unknown || start.Subject != "sub-alice" || start.Issuer != "test" || start.Login != "alice" || start.System != "hpc" || start.Node != node1 {
+			t.Errorf("start %+v", start)
+		}
+		if end.Action != audit.ExecEnd || end.Outcome != audit.Failure || end.Detail["exit_code"] != "4" || end.Detail["duration_ms"] != "0" {
+			t.Errorf("end %+v", end)
+		}
+		for _, e := range s.audit.events {
+			if _, ok := e.Detail["command"]; ok {
+				t.Errorf("the command itself is in %+v", e)
+			}
+		}
+	})
+}
+
+func TestCommandThatCannotBeRecordedDoesNotRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		s.audit.refuse = func(audit.Event) error { return audit.ErrUnavailable }
+		if _, err := s.run("true"); !errors.Is(err, audit.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if _, most := s.nodes[node1].Execs(); most != 0 {
+			t.Error("the command ran")
+		}
+		s.audit.refuse = nil
+		if _, err := s.run("true"); err != nil || s.dials(node1) != 1 {
+			t.Errorf("afterwards: %d dials, %v", s.dials(node1), err)
+		}
+	})
+}
+
+func TestEndThatCannotBeRecordedIsLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := newSite(t, func(_ *site, cfg *executor.Config, _ map[string]*sshtest.Config) { cfg.Logger = newLogger(&log) })
+		s.audit.refuse = func(e audit.Event) error {
+			if e.Action == audit.ExecEnd {
+				return audit.ErrUnavailable
+			}
+			return nil
+		}
+		r, err := s.run("exit 2")
+		if err != nil || r.ExitCode != 2 {
+			t.Errorf("result %+v, %v", r, err)
+		}
+		if !strings.Contains(log.String(), r.ID) || !strings.Contains(log.String(), "level=ERROR") {
+			t.Errorf("log is %q", log.String())
+		}
+	})
+}
+
+func TestCommandTextIsRecordedOnlyOnRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(_ *site, cfg *executor.Config, _ map[string]*sshtest.Config) { cfg.AuditCommands = true })
+		if _, err := s.executor.Run(t.Context(), s.caller, "hpc", executor.Command{
+			Line: "true --password x", Env: map[string]string{"TOKEN": "secret"}, Stdin: strings.NewReader("secret"),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.audit.events[0].Detail["command"]; got != "true --password x" {
+			t.Errorf("recorded command is %q", got)
+		}
+		for _, e := range s.audit.events {
+			for key, value := range e.Detail {
+				if strings.Contains(value, "secret") {
+					t.Errorf("%s is %q", key, value)
+				}
+			}
+		}
+	})
+}
