@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -174,7 +175,7 @@ func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity
 			return signer, cert, nil
 		}
 		if err != nil {
-			c.authority.logger.WarnContext(ctx, "cached credential is discarded", "error", err, "caller", caller)
+			c.authority.logger.WarnContext(ctx, "cached credential is discarded", slog.Any("error", err), slog.Any("caller", caller))
 		}
 	}
 
@@ -189,7 +190,7 @@ func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity
 	entry.Expires = unixTime(cert.ValidBefore)
 	if _, err := c.store.Put(ctx, entry); err != nil && !errors.Is(err, store.ErrConflict) {
 		// The credential is good and recorded; only the next dial pays for this.
-		c.authority.logger.WarnContext(ctx, "credential is not cached", "error", err, "caller", caller)
+		c.authority.logger.WarnContext(ctx, "credential is not cached", slog.Any("error", err), slog.Any("caller", caller))
 	}
 	return signer, cert, nil
 }

@@ -151,7 +151,7 @@ func validity(ttl time.Duration, p *profile, now, tokenExpires time.Time) (after
 	if from <= 0 || to <= from {
 		return 0, 0, fmt.Errorf("clock is wrong: validity would be from %d to %d", from, to)
 	}
-	return uint64(from), uint64(to), nil
+	return uint64(from), uint64(to), nil //nolint:gosec // both are positive, as checked above
 }
 
 func criticalOptions(r Request, p *profile) (map[string]string, error) {
@@ -169,8 +169,10 @@ func criticalOptions(r Request, p *profile) (map[string]string, error) {
 	unprintable := func(c rune) bool { return c < ' ' || c > '~' }
 	if len(r.ForceCommand) > maxForceCommandBytes || strings.ContainsFunc(r.ForceCommand, unprintable) ||
 		strings.TrimSpace(r.ForceCommand) == "" {
-		return nil, &RequestError{CodeForceCommand, "force_command",
-			fmt.Sprintf("is not 1 to %d bytes of printable ASCII", maxForceCommandBytes)}
+		return nil, &RequestError{
+			CodeForceCommand, "force_command",
+			fmt.Sprintf("is not 1 to %d bytes of printable ASCII", maxForceCommandBytes),
+		}
 	}
 	options["force-command"] = r.ForceCommand
 	return options, nil

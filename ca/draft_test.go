@@ -195,9 +195,27 @@ func TestPrincipalsComeFromTheIdentity(t *testing.T) {
 		}
 	}
 	for _, asked := range [][]string{
-		{}, {""}, {"*"}, {"?"}, {"bob"}, {"root"}, {"Alice"}, {"alice,bob"}, {"alice,"}, {"alice bob"}, {" alice"}, {"alice\n"},
-		{"alice\x00"}, {"\x00"}, {"alice", "bob"}, {"alice", ""}, {"alice", "alice"}, {"!alice"}, {"al*"},
-		{strings.Repeat("a", 1<<20)}, slices.Repeat([]string{"alice"}, 1000),
+		{},
+		{""},
+		{"*"},
+		{"?"},
+		{"bob"},
+		{"root"},
+		{"Alice"},
+		{"alice,bob"},
+		{"alice,"},
+		{"alice bob"},
+		{" alice"},
+		{"alice\n"},
+		{"alice\x00"},
+		{"\x00"},
+		{"alice", "bob"},
+		{"alice", ""},
+		{"alice", "alice"},
+		{"!alice"},
+		{"al*"},
+		{strings.Repeat("a", 1<<20)},
+		slices.Repeat([]string{"alice"}, 1000),
 	} {
 		_, err := draft(alice(t), asked)
 		wantCode(t, err, CodePrincipal)

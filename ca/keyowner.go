@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"golang.org/x/crypto/ssh"
 
@@ -38,7 +39,7 @@ func (a *Authority) findOwner(ctx context.Context, d *draft) error {
 	if owner := string(e.Value); owner != d.owner() {
 		d.keyAlsoOf = owner
 		a.logger.WarnContext(ctx, "public key was certified for somebody else before",
-			"caller", d.caller, "owner", owner, "public_key", ssh.FingerprintSHA256(d.key))
+			slog.Any("caller", d.caller), slog.String("owner", owner), slog.String("public_key", ssh.FingerprintSHA256(d.key)))
 	}
 	return nil
 }

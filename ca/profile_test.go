@@ -61,7 +61,8 @@ func TestContradictoryProfilesAreRefusedWithAllMistakes(t *testing.T) {
 			}},
 			{Name: "more", SourceAddresses: slices.Repeat([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, 33)},
 			{Name: "extra", ExtraPrincipals: []string{"root", "*", "a,b", "", "grp", "grp"}},
-			{Name: "twice"}, {Name: "twice"},
+			{Name: "twice"},
+			{Name: "twice"},
 		},
 	})
 	if err == nil {

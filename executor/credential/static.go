@@ -201,7 +201,7 @@ func readCertificate(path string) (*ssh.Certificate, error) {
 // checkCertificate says whether sshd would take the certificate for user now. User
 // is empty if it depends on the caller.
 func checkCertificate(cert *ssh.Certificate, user string) error {
-	now := uint64(max(0, time.Now().Unix())) //nolint:gosec // not negative
+	now := uint64(max(0, time.Now().Unix()))
 	switch {
 	case cert.CertType != ssh.UserCert:
 		return errors.New("is not a user certificate")
