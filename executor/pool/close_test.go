@@ -229,6 +229,46 @@ func TestAConnectionThatArrivesAfterCloseWhereIsClosed(t *testing.T) {
 	})
 }
 
+func TestAnAbandonedDialCountsUntilItHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.latency = 10 * time.Second
+		stubborn := func(ctx context.Context) (pool.Dialed[*fakeConn], error) {
+			return n.dial(context.WithoutCancel(ctx))
+		}
+		p := newPool(t, config{MaxDialsPerGroup: 1})
+		w := later(t.Context(), p, "a", stubborn)
+		synctest.Wait()
+		start := time.Now()
+		p.CloseWhere(func(string) bool { return true })
+		reserve(t, p, "a", n).Release()
+		if o := <-w; !errors.Is(o.err, pool.ErrRevoked) {
+			t.Errorf("waiter: %v", o.err)
+		}
+		if took := time.Since(start); took != 20*time.Second || n.mostDial != 1 {
+			t.Errorf("took %s, %d dials at once", took, n.mostDial)
+		}
+	})
+}
+
+func TestCloseWhereEndsDialsThatHeedTheirContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.latency = 10 * time.Second
+		p := newPool(t, config{MaxDialsPerGroup: 1})
+		later(t.Context(), p, "a", n.dial)
+		synctest.Wait()
+		p.CloseWhere(func(string) bool { return true })
+		synctest.Wait()
+		if s := p.Stats(); s.Dialing != 0 || s.DialFailures != 0 {
+			t.Errorf("stats = %+v", s)
+		}
+		if keys, groups := p.Keys(); keys != 0 || groups != 0 {
+			t.Errorf("%d keys, %d groups are remembered", keys, groups)
+		}
+	})
+}
+
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, slow := newNode(), newNode()
@@ -240,8 +280,9 @@ func TestCloseEndsEverything(t *testing.T) {
 		l := reserve(t, p, "a", n)
 		w := later(t.Context(), p, "b", slow.dial)
 		synctest.Wait()
-		if err := p.Close(); err != nil {
-			t.Error(err)
+		start := time.Now()
+		if err := p.Close(); err != nil || time.Since(start) != 0 {
+			t.Errorf("Close took %s: %v", time.Since(start), err)
 		}
 		if o := <-w; !errors.Is(o.err, pool.ErrClosed) {
 			t.Errorf("waiter: %v", o.err)

@@ -57,7 +57,7 @@ func (p *Pool[K, C]) entryLocked(key K, groupName string) *entry[K, C] {
 
 // dropLocked forgets e and its group when nothing is left of them.
 func (p *Pool[K, C]) dropLocked(e *entry[K, C], now time.Time) {
-	if len(e.conns)+len(e.dials)+e.waiters.n > 0 || e.renewal != nil || e.cooling {
+	if len(e.conns)+len(e.dials)+e.waiters.n > 0 {
 		return
 	}
 	g := e.group

@@ -197,6 +197,8 @@ func TestANewConnectionStandsBeforeTheOldOneDrains(t *testing.T) {
 		}
 		second := reserve(t, p, "a", n)
 		synctest.Wait()
+		reserve(t, p, "a", n).Release() // one successor is enough
+		synctest.Wait()
 		if second.Conn() != old.Conn() || n.dials() != 2 {
 			t.Fatalf("while its successor is dialled the old connection serves; %d dials", n.dials())
 		}
@@ -256,7 +258,7 @@ func TestALostConnectionWhoseRenewalIsUnderWayIsReplacedByIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
 		n.lifetime = 5 * time.Minute
-		p := newPool(t, config{LifetimeJitter: 1, MaxConnsPerKey: 1, IdleTimeout: time.Hour})
+		p := newPool(t, config{LifetimeJitter: 1, MaxSessions: 1, MaxConnsPerKey: 1, IdleTimeout: time.Hour})
 		old := reserve(t, p, "a", n)
 		old.Release()
 		time.Sleep(4*time.Minute + 55*time.Second)
@@ -265,9 +267,43 @@ func TestALostConnectionWhoseRenewalIsUnderWayIsReplacedByIt(t *testing.T) {
 		synctest.Wait()
 		old.Conn().end()
 		synctest.Wait()
+		first, second := later(t.Context(), p, "a", n.dial), later(t.Context(), p, "a", n.dial)
+		synctest.Wait()
+		if err := p.Check(); err != nil {
+			t.Error(err)
+		}
+		for range 2 { // one after the other, in any order
+			select {
+			case o := <-first:
+				o.lease.Release()
+			case o := <-second:
+				o.lease.Release()
+			}
+		}
+		if n.dials() != 2 {
+			t.Errorf("dials = %d, want 2", n.dials())
+		}
+	})
+}
+
+func TestARenewalTakesNoneOfTheKeysConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.lifetime = 5 * time.Minute
+		p := newPool(t, config{LifetimeJitter: 1, MaxSessions: 1, MaxConnsPerKey: 2, IdleTimeout: time.Hour})
 		reserve(t, p, "a", n).Release()
-		if err := p.Check(); err != nil || n.dials() != 2 {
-			t.Errorf("%d dials, %v", n.dials(), err)
+		time.Sleep(4*time.Minute + 45*time.Second)
+		reserve(t, p, "a", n) // starts the renewal
+		for range 2 {         // one counts on the successor, the other needs a second connection
+			later(t.Context(), p, "a", n.dial)
+		}
+		synctest.Wait()
+		if n.dials() != 3 {
+			t.Errorf("dials = %d, want 3", n.dials())
+		}
+		time.Sleep(time.Second)
+		if s := p.Stats(); s.Leases != 3 || s.Waiting != 0 || s.Renewed != 1 {
+			t.Errorf("stats = %+v", s)
 		}
 	})
 }

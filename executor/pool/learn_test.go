@@ -118,6 +118,65 @@ func TestALearnedLimitIsForgottenAfterAWhile(t *testing.T) {
 	})
 }
 
+func TestARefusalNeverRaisesALearnedLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{})
+		six, three := reserveN(t, p, "a", n, 6), reserveN(t, p, "b", n, 3)
+		three[2].Full() // two are left
+		six[5].Full()   // five are left
+		for i, l := range reserveN(t, p, "c", n, 4) {
+			if want := 2 + i/2; l.Conn().id != want {
+				t.Errorf("lease %d is on connection %d, want %d", i, l.Conn().id, want)
+			}
+		}
+	})
+}
+
+func TestAConnectionKeepsTheLimitThatItHasShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{MaxSessions: 3, LearnedFor: time.Minute})
+		old := reserveN(t, p, "a", n, 3)
+		old[2].Full()
+		time.Sleep(2 * time.Minute)
+		// sshd does not read its configuration again for a connection that stands.
+		for i, l := range reserveN(t, p, "a", n, 3) {
+			if l.Conn() == old[0].Conn() {
+				t.Errorf("lease %d is on the connection that refused it", i)
+			}
+		}
+		if n.dials() != 2 {
+			t.Errorf("%d connections, want 2: a new one takes three leases", n.dials())
+		}
+	})
+}
+
+func TestAForgottenLimitServesThoseFirstWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{MaxSessions: 2, MaxConnsPerKey: 1, LearnedFor: 10 * time.Second})
+		reserve(t, p, "b", n)
+		reserve(t, p, "b", n).Full()
+		reserve(t, p, "a", n)
+		w := later(t.Context(), p, "a", n.dial)
+		time.Sleep(11 * time.Second)
+		newcomer := later(t.Context(), p, "a", n.dial)
+		synctest.Wait()
+		select {
+		case o := <-w:
+			if o.err != nil {
+				t.Error(o.err)
+			}
+		default:
+			t.Error("the one who waits is not served")
+		}
+		if o := <-newcomer; o.err == nil {
+			t.Error("the newcomer was served too, beyond the limit")
+		}
+	})
+}
+
 func TestAConnectionThatRefusesItsOnlySessionIsDiscarded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()

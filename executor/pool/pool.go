@@ -199,7 +199,7 @@ func (p *Pool[K, C]) clearLocked(e *entry[K, C], err error) (conns []*conn[K, C]
 		d.cancel()
 	}
 	dials = len(e.dials)
-	e.dials, e.renewal = nil, nil
+	e.dials = nil
 	for w := e.waiters.front(); w != nil; w = e.waiters.front() {
 		w.err = err
 		p.settleLocked(w)
