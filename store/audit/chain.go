@@ -24,6 +24,8 @@ var ErrChain = errors.New("audit chain is broken")
 // the spelling of the line and not only its meaning, and through sallyport.prev
 // every line before it.
 const (
+	timeMember = `{"@timestamp":"`
+	prevMember = `,"sallyport.prev":"`
 	hashMember = `,"event.hash":"`
 	lineEnd    = "\"}\n"
 	hashHex    = 2 * sha256.Size
@@ -51,12 +53,12 @@ func start() position {
 // returns its position.
 func (p position) appendLine(b []byte, now time.Time, members []byte) ([]byte, position) {
 	from := len(b)
-	b = append(b, `{"@timestamp":"`...)
+	b = append(b, timeMember...)
 	b = now.UTC().AppendFormat(b, timeLayout)
 	b = append(b, `","event.sequence":`...)
 	b = strconv.AppendUint(b, p.sequence+1, 10)
 	b = append(b, members...)
-	b = append(b, `,"sallyport.prev":"`...)
+	b = append(b, prevMember...)
 	b = append(b, p.hash...)
 	b = append(b, '"')
 	b, hash := seal(b, from)
@@ -65,36 +67,62 @@ func (p position) appendLine(b []byte, now time.Time, members []byte) ([]byte, p
 
 // parsed is what the chain needs to know of a line.
 type parsed struct {
-	Time     time.Time `json:"@timestamp"`
-	Sequence uint64    `json:"event.sequence"`
-	Prev     string    `json:"sallyport.prev"`
-
-	hash string
+	time     time.Time
+	sequence uint64
+	prev     string
+	hash     string
 }
 
-// parseLine checks that line is whole and carries its own hash.
+// parseLine checks that line carries its own hash and has the form that
+// appendLine gives it.
 func parseLine(line []byte) (parsed, error) {
-	hash, err := unseal(line)
+	body, hash, err := unseal(line)
 	if err != nil {
 		return parsed{}, err
 	}
 	p := parsed{hash: hash}
-	if err := json.Unmarshal(line, &p); err != nil {
-		return parsed{}, fmt.Errorf("it is not a record: %w", err)
+	at, rest, ok := cutPair(body, timeMember, `","event.sequence":`)
+	p.time, err = time.Parse(timeLayout, at)
+	if !ok || err != nil {
+		return parsed{}, errors.New("it does not begin with a time")
+	}
+	sequence, _, ok := bytes.Cut(rest, []byte(","))
+	p.sequence, err = strconv.ParseUint(string(sequence), 10, 64)
+	if !ok || err != nil {
+		return parsed{}, errors.New("it has no event.sequence")
+	}
+	i := bytes.LastIndex(body, []byte(prevMember))
+	if i < 0 || len(body)-i != len(prevMember)+hashHex+1 {
+		return parsed{}, errors.New("it does not name the hash of the line before")
+	}
+	p.prev = string(body[i+len(prevMember):][:hashHex])
+	if !json.Valid(line) {
+		return parsed{}, errors.New("it is not JSON")
 	}
 	return p, nil
+}
+
+// cutPair returns what stands in b between before, with which it must begin, and
+// after, and what follows.
+func cutPair(b []byte, before, after string) (inner string, rest []byte, ok bool) {
+	b, ok = bytes.CutPrefix(b, []byte(before))
+	if !ok {
+		return "", nil, false
+	}
+	in, rest, ok := bytes.Cut(b, []byte(after))
+	return string(in), rest, ok
 }
 
 // follow returns the position of line, which stands in the given file, if it is
 // the one after p.
 func (p position) follow(line parsed, file int) (position, error) {
-	if line.Sequence != p.sequence+1 {
-		return p, fmt.Errorf("it is event %d where event %d should be", line.Sequence, p.sequence+1)
+	if line.sequence != p.sequence+1 {
+		return p, fmt.Errorf("it is event %d where event %d should be", line.sequence, p.sequence+1)
 	}
-	if line.Prev != p.hash {
+	if line.prev != p.hash {
 		return p, fmt.Errorf("it does not follow event %d: the hash of the event before it is another", p.sequence)
 	}
-	return position{file: file, sequence: line.Sequence, hash: line.hash}, nil
+	return position{file: file, sequence: line.sequence, hash: line.hash}, nil
 }
 
 // seal ends the line that begins at from with its hash.
@@ -106,23 +134,23 @@ func seal(b []byte, from int) ([]byte, string) {
 	return append(b, lineEnd...), hash
 }
 
-// unseal returns the hash of a line that carries the right one.
-func unseal(line []byte) (string, error) {
-	rest, ok := bytes.CutSuffix(line, []byte(lineEnd))
+// unseal returns the hash of a line that carries the right one, and the bytes
+// that it covers.
+func unseal(line []byte) (body []byte, hash string, err error) {
+	body, ok := bytes.CutSuffix(line, []byte(lineEnd))
 	if !ok {
-		return "", errors.New("it has no proper end")
+		return nil, "", errors.New("it has no proper end")
 	}
-	if len(rest) < hashHex+len(hashMember) {
-		return "", errors.New("it is too short for a record")
+	if len(body) < hashHex+len(hashMember) {
+		return nil, "", errors.New("it is too short for a record")
 	}
-	body, hash := rest[:len(rest)-hashHex], rest[len(rest)-hashHex:]
+	body, hash = body[:len(body)-hashHex], string(body[len(body)-hashHex:])
 	body, ok = bytes.CutSuffix(body, []byte(hashMember))
 	if !ok {
-		return "", errors.New("it carries no hash")
+		return nil, "", errors.New("it carries no hash")
 	}
-	sum := sha256.Sum256(body)
-	if hex.EncodeToString(sum[:]) != string(hash) {
-		return "", errors.New("its bytes do not have the hash that it carries")
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != hash {
+		return nil, "", errors.New("its bytes do not have the hash that it carries")
 	}
-	return string(hash), nil
+	return body, hash, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -114,9 +113,6 @@ func appendText(b []byte, s string) []byte {
 }
 
 func appendEscape(b []byte, r rune) []byte {
-	b = append(b, `\u`...)
-	for shift := 12; shift >= 0; shift -= 4 {
-		b = strconv.AppendUint(b, uint64(r>>shift&0xf), 16)
-	}
-	return b
+	const digits = "0123456789abcdef"
+	return append(b, '\\', 'u', digits[r>>12&0xf], digits[r>>8&0xf], digits[r>>4&0xf], digits[r&0xf])
 }

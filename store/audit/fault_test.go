@@ -161,7 +161,7 @@ func TestNoAcknowledgedEventIsLostWhenTheProcessIsKilled(t *testing.T) {
 	t.Parallel()
 	dir := privateDir(t, t.TempDir())
 	acknowledged := map[string]bool{}
-	for round := range 6 {
+	for round := range 4 {
 		runAndKill(t, dir, 40+60*round, acknowledged)
 		if _, err := Verify(dir); err != nil {
 			t.Fatalf("round %d, before the log is opened again: %v", round, err)

@@ -19,7 +19,7 @@ func openLog(t testing.TB, cfg Config) *Log {
 	return l
 }
 
-func mustRecord(t testing.TB, l *Log, ctx context.Context, e Event) { //nolint:revive // the test leads here
+func mustRecord(t testing.TB, l *Log, ctx context.Context, e Event) {
 	t.Helper()
 	if err := l.Record(ctx, e); err != nil {
 		t.Errorf("Record(%q): %v", e.Action, err)
@@ -90,5 +90,5 @@ func appendTo(t testing.TB, dir, name string, b []byte) {
 
 func parseTime(line []byte) time.Time {
 	p, _ := parseLine(line)
-	return p.Time
+	return p.time
 }

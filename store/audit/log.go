@@ -174,8 +174,8 @@ func (l *Log) write(batch []*record) (n int, err error) {
 
 // lineSize is how long a record's line can become.
 func lineSize(r *record) int64 {
-	const frame = len(`{"@timestamp":"","event.sequence":,"sallyport.prev":""`) + len(timeLayout) + len("18446744073709551615") +
-		hashHex + len(hashMember) + hashHex + len(lineEnd)
+	const frame = len(timeMember) + len(timeLayout) + len(`","event.sequence":18446744073709551615`) +
+		len(prevMember) + hashHex + len(`"`) + len(hashMember) + hashHex + len(lineEnd)
 	return int64(len(r.members) + frame)
 }
 

@@ -152,8 +152,8 @@ func (w *walk) line(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if w.trustFirst && p.Sequence > 0 {
-		w.at.sequence, w.at.hash = p.Sequence-1, p.Prev
+	if w.trustFirst && p.sequence > 0 {
+		w.at.sequence, w.at.hash = p.sequence-1, p.prev
 	}
 	w.trustFirst = false
 	next, err := w.at.follow(p, w.number)
@@ -169,8 +169,8 @@ func (w *walk) line(b []byte) error {
 	w.at = next
 	w.events++
 	if w.first.IsZero() {
-		w.first = p.Time
+		w.first = p.time
 	}
-	w.last = p.Time
+	w.last = p.time
 	return nil
 }

@@ -91,9 +91,8 @@ func (db *DB) commit(batch []*op) {
 
 func put(tx *bbolt.Tx, o *op) error {
 	entries, key := tx.Bucket([]byte(entriesBucket)), []byte(o.entry.Key)
-	old, stored, err := load(entries, key)
-	if err != nil {
-		o.err = err
+	old, stored, ok := o.load(entries)
+	if !ok {
 		return nil
 	}
 	var current uint64
@@ -126,10 +125,9 @@ func put(tx *bbolt.Tx, o *op) error {
 
 func remove(tx *bbolt.Tx, o *op) error {
 	entries, key := tx.Bucket([]byte(entriesBucket)), []byte(o.entry.Key)
-	old, stored, err := load(entries, key)
+	old, stored, ok := o.load(entries)
 	switch {
-	case err != nil:
-		o.err = err
+	case !ok:
 		return nil
 	case !stored || !old.live(time.Now()):
 		o.err = store.ErrNotFound
@@ -165,13 +163,15 @@ func pruneExpired(tx *bbolt.Tx, o *op) error {
 	return nil
 }
 
-func load(entries *bbolt.Bucket, key []byte) (r record, stored bool, err error) {
-	b := entries.Get(key)
+// load reads the record under the operation's key. One that is damaged fails
+// this operation (ok is false), not the others of its batch.
+func (o *op) load(entries *bbolt.Bucket) (r record, stored, ok bool) {
+	b := entries.Get([]byte(o.entry.Key))
 	if b == nil {
-		return record{}, false, nil
+		return record{}, false, true
 	}
-	r, err = decode(key, b)
-	return r, err == nil, err
+	r, o.err = decode([]byte(o.entry.Key), b)
+	return r, true, o.err == nil
 }
 
 func unindex(tx *bbolt.Tx, expiry int64, key []byte) error {

@@ -57,7 +57,7 @@ func oneCreatorWins(t *testing.T, s store.Store) {
 		var wg sync.WaitGroup
 		for i := range 16 {
 			wg.Go(func() {
-				_, err := s.Put(t.Context(), store.Entry{Key: key, Value: []byte{byte(i)}})
+				_, err := s.Put(t.Context(), store.Entry{Key: key, Value: []byte(strconv.Itoa(i))})
 				switch {
 				case err == nil:
 					wins.Add(1)

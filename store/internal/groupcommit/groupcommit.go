@@ -100,6 +100,11 @@ func (w *Writer[T]) run(limit int) {
 	items := make([]T, 0, limit)
 	for {
 		select {
+		case <-w.closing: // before the queue, which is likely to be ready as well
+			return
+		default:
+		}
+		select {
 		case <-w.closing:
 			return
 		case t := <-w.queue:
