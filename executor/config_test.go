@@ -31,8 +31,10 @@ func TestEveryMistakeInTheConfigurationIsReported(t *testing.T) {
 		"no audit":       {func(c *executor.Config) { c.Audit = nil }, []string{"audit recorder"}},
 		"no credentials": {func(c *executor.Config) { c.Credentials = nil }, []string{`system "hpc"`, "credential provider"}},
 		"limits":         {func(c *executor.Config) { c.MaxOutput, c.Pool.MaxWaiters, c.Pool.WaitTimeout = -1, -1, -1 }, []string{"max output", "pool limits"}},
-		"same name twice": {func(c *executor.Config) { c.Systems = append(c.Systems, c.Systems[0]) },
-			[]string{`"hpc" is configured twice`}},
+		"same name twice": {
+			func(c *executor.Config) { c.Systems = append(c.Systems, c.Systems[0]) },
+			[]string{`"hpc" is configured twice`},
+		},
 		"everything else": {func(c *executor.Config) {
 			c.Systems = []executor.System{
 				system(func(s *executor.System) { s.Name = "a b" }),

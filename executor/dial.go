@@ -24,13 +24,13 @@ type connection struct {
 	serial uint64 // of the certificate, or 0
 }
 
-// errUnreachable marks a failure after which another node is worth a try.
-type errUnreachable struct{ error }
+// unreachableError marks a failure after which another node is worth a try.
+type unreachableError struct{ error }
 
-func (e errUnreachable) Unwrap() error { return e.error }
+func (e unreachableError) Unwrap() error { return e.error }
 
 func unreachable(node string, err error) error {
-	return errUnreachable{fmt.Errorf("%w: %s: %w", ErrUnavailable, node, err)}
+	return unreachableError{fmt.Errorf("%w: %s: %w", ErrUnavailable, node, err)}
 }
 
 // tcp is the default of Config.Dial. The kernel's keepalive notices a vanished

@@ -28,7 +28,7 @@ func (e *Executor) open(ctx context.Context, s *system, caller identity.Identity
 		if err == nil {
 			return opened, nil
 		}
-		if _, elsewhere := errors.AsType[errUnreachable](err); !elsewhere {
+		if _, elsewhere := errors.AsType[unreachableError](err); !elsewhere {
 			return nil, err
 		}
 		s.down.note(node, err)
@@ -117,7 +117,7 @@ func (e *Executor) openChannel(ctx context.Context, lease *pool.Lease[*connectio
 		case <-ctx.Done():
 			if err == nil {
 				err = channel.Close()
-				for range requests { //nolint:revive // until the node has closed it too
+				for range requests { // until the node has closed it too
 				}
 			}
 			endLease(lease, err)

@@ -42,7 +42,7 @@ func (e *Executor) Run(ctx context.Context, caller identity.Identity, system str
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(e.running, func() { cancel(ErrClosed) })()
+	defer context.AfterFunc(e.running, func() { cancel(ErrClosed) })() //nolint:contextcheck // Close ends every Run, whatever its context
 	return e.execute(ctx, s, caller, cmd, prep)
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // serve handles one connection to its end.
-func (s *Server) serve(raw net.Conn) {
+func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	defer func() { _ = raw.Close() }() // the transport may have closed it before
 	conn, channels, requests, err := ssh.NewServerConn(raw, s.serverConfig())
 	if err != nil {
@@ -20,7 +20,7 @@ func (s *Server) serve(raw net.Conn) {
 	login, _ := conn.Permissions.ExtraData[loginKey{}].(Login)
 	s.noteLogin(login)
 
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { ssh.DiscardRequests(requests) }) // answers keepalive@openssh.com as sshd does
 	c := &connection{server: s, conn: conn, login: login}

@@ -50,7 +50,9 @@ type exitSignal struct {
 
 // session handles one session channel to its end.
 func (c *connection) session(ctx context.Context, channel ssh.Channel, requests <-chan *ssh.Request) {
-	defer c.give()
+	// Room is made before the client can learn that the session is over.
+	give := sync.OnceFunc(c.give)
+	defer give()
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan string, 16)
 	var wg sync.WaitGroup
@@ -66,7 +68,11 @@ func (c *connection) session(ctx context.Context, channel ssh.Channel, requests 
 				_ = channel.Close()
 				continue
 			}
-			wg.Go(func() { c.exec(ctx, channel, line.Command, forced, signals) })
+			wg.Go(func() {
+				c.exec(ctx, channel, line.Command, forced, signals)
+				give()
+				_ = channel.Close()
+			})
 		case r.Type == "signal" && forced == "":
 			var signal struct{ Name string }
 			if ssh.Unmarshal(r.Payload, &signal) == nil {
@@ -112,5 +118,4 @@ func (c *connection) exec(ctx context.Context, channel ssh.Channel, command, for
 	default:
 		status(exit.Code)
 	}
-	_ = channel.Close()
 }

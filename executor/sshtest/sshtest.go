@@ -73,7 +73,9 @@ type Server struct {
 	hostKeys []ssh.Signer
 	gate     *gate
 
-	wg sync.WaitGroup // one for each connection and everything on it
+	life context.Context // ends with Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup // one for each connection and everything on it
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
@@ -94,7 +96,10 @@ func New(cfg Config) *Server {
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = 10
 	}
+	life, stop := context.WithCancel(context.Background())
 	return &Server{
+		life:     life,
+		stop:     stop,
 		cfg:      cfg,
 		hostKeys: append([]ssh.Signer{cfg.HostKey}, cfg.MoreHostKeys...),
 		gate:     newGate(),
@@ -173,7 +178,7 @@ func (s *Server) start(conn net.Conn) error {
 	}
 	s.conns[conn] = struct{}{}
 	s.wg.Go(func() {
-		s.serve(&gatedConn{Conn: conn, gate: s.gate})
+		s.serve(s.life, &gatedConn{Conn: conn, gate: s.gate})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, conn)
@@ -234,6 +239,7 @@ func (s *Server) Close() error {
 		errs = append(errs, l.Close())
 	}
 	s.mu.Unlock()
+	s.stop()
 	s.Thaw()
 	s.Cut()
 	s.wg.Wait()
