@@ -3,7 +3,20 @@
 // An audit record is not a log line: a log handler may drop its error, whereas
 // [Recorder.Record] returns it, so that an act whose record cannot be made
 // durable does not happen. [Log] writes JSON Lines whose records are chained by
-// SHA-256, and [Verify] finds any line that was changed, removed or moved.
+// SHA-256, and [Verify] finds any line that was changed, removed or moved, and an
+// end that is missing. Field names follow the Elastic Common Schema; what it has
+// no name for stands under "sallyport.".
+//
+// Guarantee: a head file names the last acknowledged line, and it is written only
+// after that line is durable. Every line up to the head must be perfect; anything
+// wrong with one is tampering or a broken disk, and [Open] refuses to go on. What
+// lies after the head was never acknowledged, so nothing was done on its
+// strength: whole lines there are kept, and the torn rest that a crash can leave
+// is removed and reported.
+//
+// Caveat: the chain has no key. Whoever may write the folder can compute a new
+// chain, head included. Ship the lines elsewhere as they appear, or note
+// [Report.HeadHash] elsewhere from time to time: it fixes everything before it.
 package audit
 
 import (

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// ErrChain is wrapped by every error that says the log is not what was written:
-// a line was changed, removed, added or moved, or the end is missing.
+// ErrChain is wrapped by every error of Open and Verify that says the log is not
+// what was written: a line was changed, removed, inserted or moved, or the end is
+// missing.
 var ErrChain = errors.New("audit chain is broken")
 
 // A line is a JSON object that ends with its own hash:

@@ -3,8 +3,12 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+
+	"sallyport/store/internal/private"
 )
 
 // open brings the folder into order: afterwards the last line of the newest file
@@ -117,4 +121,17 @@ func (h *headFile) writeBoth(p position) error {
 		return err
 	}
 	return h.write(p)
+}
+
+// makeDir creates the folder if it is missing, and checks that it is private.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	switch {
+	case err == nil:
+		return private.SyncDir(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrExist):
+		return private.CheckDir(dir, 0o077)
+	default:
+		return err
+	}
 }

@@ -102,7 +102,7 @@ func TestVerifyOfAFolderWithoutLogIsAnErrorOfItsOwn(t *testing.T) {
 func TestEveryFlippedBitOfALogIsFound(t *testing.T) {
 	t.Parallel()
 	dir := privateDir(t, t.TempDir())
-	fill(t, dir, 2, 0)
+	fill(t, dir, 1, 0)
 	for name, step := range map[string]int{fileName(1): 1, headName: 211} {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
 		if err != nil {

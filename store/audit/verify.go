@@ -34,10 +34,10 @@ type Report struct {
 // in use. An error that wraps ErrChain names the file, the line and what is wrong
 // with it; any other error means that the log could not be read.
 //
-// Verify finds a changed, missing, added or moved line, and a missing end. It
-// cannot find that somebody who may write the folder rewrote a part of the log
-// consistently, head file included: for that, compare HeadHash with one that was
-// noted elsewhere.
+// Verify finds any changed bit, any line that is missing, moved or put between two
+// others, and a missing end. It cannot tell that somebody who may write the folder
+// computed a new chain, head file included, or continued the chain after the
+// head: for that, compare HeadHash with one that was noted elsewhere.
 func Verify(dir string) (Report, error) {
 	head, err := readHead(dir)
 	if err != nil {
