@@ -111,4 +111,3 @@ func openFile(dir string, number int) (*os.File, error) {
 	}
 	return f, nil
 }
-
