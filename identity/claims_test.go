@@ -3,6 +3,7 @@ package identity_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -64,11 +65,8 @@ func TestRequiredClaimsMustHaveTheirValue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			claims := map[string]any{}
-			for _, from := range []map[string]any{good, change} {
-				for name, value := range from {
-					claims[name] = value
-				}
-			}
+			maps.Copy(claims, good)
+			maps.Copy(claims, change)
 			refused(t, verifier, f.token(t, goodHeader, f.claims(claims)), identity.ErrScope)
 		})
 	}

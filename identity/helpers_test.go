@@ -177,12 +177,25 @@ func (f *forge) claims(changes map[string]any) []byte {
 func (f *forge) token(t testing.TB, header string, payload []byte) string {
 	t.Helper()
 	signed := encode([]byte(header)) + "." + encode(payload)
+	return signed + "." + f.sign(t, signed)
+}
+
+func (f *forge) sign(t testing.TB, signed string) string {
+	t.Helper()
 	digest := sha256.Sum256([]byte(signed))
 	signature, err := rsa.SignPKCS1v15(nil, f.private, crypto.SHA256, digest[:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed + "." + encode(signature)
+	return encode(signature)
+}
+
+// unencoded is a token whose signature is good if "b64" is heeded (RFC 7797),
+// which a JWT must not use (its §7).
+func (f *forge) unencoded(t testing.TB) string {
+	t.Helper()
+	header, payload := encode([]byte(`{"alg":"RS256","kid":"k1","crit":["b64"],"b64":false}`)), f.claims(nil)
+	return header + "." + encode(payload) + "." + f.sign(t, header+"."+string(payload))
 }
 
 const goodHeader = `{"alg":"RS256","kid":"k1","typ":"at+jwt"}`

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/big"
 	"net/http"
@@ -132,7 +134,7 @@ func TestAKeyThatMustNotBeUsedCostsOnlyItself(t *testing.T) {
 		"e is 3":                publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{3})}),
 		"e is even":             publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{1, 0, 2})}),
 		"e is huge":             publicMember(t, "bad", strong.Public(), member{"e": encode(slices.Repeat([]byte{0xff}, 64))}),
-		"n is huge":             publicMember(t, "bad", strong.Public(), member{"n": encode(slices.Repeat([]byte{0xff}, 4096))}),
+		"n is huge":             publicMember(t, "bad", strong.Public(), member{"n": encode(slices.Repeat([]byte{0xff}, 1025))}),
 		"kid is very long":      publicMember(t, strings.Repeat("k", 257), strong.Public(), nil),
 		"kid is a number":       publicMember(t, "bad", strong.Public(), member{"kid": 7}),
 		"x5c of another":        publicMember(t, "bad", strong.Public(), member{"x5c": []string{"AAAA"}}),
@@ -155,6 +157,47 @@ func TestAKeyThatMustNotBeUsedCostsOnlyItself(t *testing.T) {
 				t.Errorf("%d keys can be used, want 1", got)
 			}
 			refused(t, verifier, signedBy(t, jose.RS256, "bad", strong, f.claims(nil)), identity.ErrInvalidToken)
+		})
+	}
+}
+
+func TestTheLogSaysWhyAKeyWasRefused(t *testing.T) {
+	t.Parallel()
+	public := rsaKey(t, 2048).Public()
+	for want, bad := range map[string]member{
+		`use is \"enc\"`:                          publicMember(t, "bad", public, member{"use": "enc"}),
+		`key type \"oct\" is symmetric`:           {"kty": "oct", "k": encode([]byte("hunter2"))},
+		`it is a private key, which is no secret`: publicMember(t, "bad", edKey(t), nil),
+		`RSA with 1024 bits`:                      publicMember(t, "bad", rsaKey(t, 1024).Public(), nil),
+		`algorithm \"RSA-OAEP\" is not known`:     publicMember(t, "bad", public, member{"alg": "RSA-OAEP"}),
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			verifier, err := identity.New(identity.Config{
+				Issuers: []identity.IssuerConfig{{Alias: "site", URL: forgedIssuer, Audiences: []string{"a"}}},
+				HTTPClient: &http.Client{Transport: webOf(func(r *http.Request) (int, http.Header, []byte) {
+					if strings.Contains(r.URL.Path, "openid") {
+						return http.StatusOK, nil, fmt.Appendf(nil, `{"issuer":%q,"jwks_uri":%q}`, forgedIssuer, forgedIssuer+"/k")
+					}
+					return http.StatusOK, nil, documentOf(t, bad)
+				})},
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &forge{rsaKey(t, 2048)}
+			refused(t, verifier, f.token(t, goodHeader, f.claims(nil)), identity.ErrInvalidToken)
+			if err := verifier.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(log.String(), want) || !strings.Contains(log.String(), "issuer=site") {
+				t.Errorf("the log does not say %q:\n%s", want, log.String())
+			}
+			if strings.Contains(log.String(), encode([]byte("hunter2"))) {
+				t.Error("the log holds the key")
+			}
 		})
 	}
 }
@@ -196,8 +239,9 @@ func TestEveryAlgorithmNeedsAKeyOfItsKind(t *testing.T) {
 			return "p521"
 		case jose.EdDSA:
 			return "ed"
+		default:
+			return "rsa"
 		}
-		return "rsa"
 	}
 	var members []member
 	for kid, private := range keys {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,19 +170,6 @@ func (k *keyring) land(f *flight, err error) (before error) {
 	return before
 }
 
-// logOutcome warns once per outage, not once per attempt.
-func (k *keyring) logOutcome(ctx context.Context, before, err error) {
-	switch {
-	case err == nil && before != nil:
-		k.logger.LogAttrs(ctx, slog.LevelInfo, "keys can be fetched again")
-	case err == nil || ctx.Err() != nil:
-	case before == nil:
-		k.logger.LogAttrs(ctx, slog.LevelWarn, "keys cannot be fetched", slog.String("error", err.Error()))
-	default:
-		k.logger.LogAttrs(ctx, slog.LevelDebug, "keys still cannot be fetched", slog.String("error", err.Error()))
-	}
-}
-
 // update replaces the set by what the source has now. Keys that the issuer no
 // longer lists are gone from then on; on an error the last set stays.
 func (k *keyring) update(ctx context.Context) error {
@@ -204,29 +190,6 @@ func (k *keyring) update(ctx context.Context) error {
 	k.lastUpdate = document
 	k.report(ctx, old, set)
 	return nil
-}
-
-// report logs what changed. A set that shares no key with the one before is
-// what an attack on the issuer would look like, so it is a warning.
-func (k *keyring) report(ctx context.Context, old *snapshot, set *keySet) {
-	for _, err := range set.refused {
-		k.logger.LogAttrs(ctx, slog.LevelWarn, "key refused", slog.String("reason", err.Error()))
-	}
-	attrs := []slog.Attr{slog.Int("keys", len(set.keys))}
-	switch {
-	case len(set.keys) == 0:
-		k.logger.LogAttrs(ctx, slog.LevelWarn, "issuer has no usable key", attrs...)
-	case old != nil && len(old.set.keys) > 0 && !set.overlaps(old.set):
-		k.logger.LogAttrs(ctx, slog.LevelWarn, "all keys of the issuer were replaced at once", attrs...)
-	default:
-		k.logger.LogAttrs(ctx, slog.LevelInfo, "keys loaded", attrs...)
-	}
-}
-
-func (s *keySet) overlaps(other *keySet) bool {
-	return slices.ContainsFunc(s.keys, func(a key) bool {
-		return slices.ContainsFunc(other.keys, func(b key) bool { return a.thumb == b.thumb })
-	})
 }
 
 // verify returns the payload of a token that a key of the issuer signed, and

@@ -28,7 +28,8 @@ func TestALoginRuleAcceptsWhatItSays(t *testing.T) {
 		"default": {identity.LoginRule{}, []string{"alice", "_a", "a.b"}, []string{"root", "bin", "Alice", "a b", "9lives"}},
 		"pattern without anchors": {
 			identity.LoginRule{Pattern: `hpc[0-9]+`},
-			[]string{"hpc1", "hpc42"}, []string{"xhpc1", "hpc1x", "hpc", "hpc1\n", "hpc1\nroot", "alice"},
+			[]string{"hpc1", "hpc42"},
+			[]string{"xhpc1", "hpc1x", "hpc", "hpc1\n", "hpc1\nroot", "alice"},
 		},
 		"alternatives without anchors": {identity.LoginRule{Pattern: `a|ab|b`}, []string{"a", "ab", "b"}, []string{"abc", "aa", "xb"}},
 		"multi-line flag":              {identity.LoginRule{Pattern: `(?m)^[a-z]+$`}, []string{"alice"}, []string{"alice\nroot", "root\nalice"}},
@@ -105,9 +106,11 @@ func TestReservedNamesAreAccountNames(t *testing.T) {
 			t.Errorf("%q is there twice", each)
 		}
 	}
-	for _, must := range []string{"root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup",
+	for _, must := range []string{
+		"root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup",
 		"list", "irc", "_apt", "nobody", "systemd-network", "messagebus", "sshd", "adm", "shutdown", "halt", "operator", "ftp", "dbus", "polkitd",
-		"sssd", "chrony", "tss", "rpc", "rpcuser", "slurm", "munge", "postgres"} {
+		"sssd", "chrony", "tss", "rpc", "rpcuser", "slurm", "munge", "postgres",
+	} {
 		if !slices.Contains(reserved, must) {
 			t.Errorf("%q is not reserved", must)
 		}

@@ -138,11 +138,20 @@ func TestAThousandTokensWithRandomKeyIDsCostOneFetch(t *testing.T) {
 	})
 }
 
+func TestATokenWithAnAbsurdKeyIDCostsNoFetch(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		f := newForge(b)
+		header := fmt.Sprintf(`{"alg":"RS256","kid":%q}`, strings.Repeat("k", 257))
+		b.want(f.token(b, header, f.claims(map[string]any{"iss": b.issuer.URL()})), identity.ErrInvalidToken)
+		b.wantFetches(1)
+	})
+}
+
 func TestGoodTokensDoNotWaitForAStorm(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		good := b.lasting()
 		b.web.set(false, 5*time.Second)
-		go b.verifier.Verify(b.Context(), b.foreign()) //nolint:errcheck // refused
+		go b.want(b.foreign(), identity.ErrInvalidToken)
 		synctest.Wait()
 		began := time.Now()
 		b.want(good, nil)

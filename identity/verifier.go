@@ -153,7 +153,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	iss := v.issuers[t.issuer]
+	iss := v.issuers[t.issuer] // byte for byte, before any key is looked at
 	if iss == nil {
 		return Identity{}, reject("issuer %q is not known", clip(t.issuer))
 	}
