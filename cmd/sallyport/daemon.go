@@ -113,12 +113,19 @@ func (d *daemon) openExecutor(p *parts) error {
 	return err
 }
 
+// cacheRenewBefore must exceed the time before its end at which the pool replaces
+// a connection (30 s and up to 15 s of jitter): else the successor would be made
+// with a certificate that is about to end, too.
+const cacheRenewBefore = time.Minute
+
 // credentials is the seam between CA and executor.
 func credentials(p *parts) (executor.CredentialProvider, error) {
 	if p.file.Executor.Credentials == "static" {
 		return credential.NewStatic(staticConfig(p.file))
 	}
-	cache, err := ca.NewCache(ca.CacheConfig{Authority: p.authority, Store: p.db, Key: p.key, Profile: "executor"})
+	cache, err := ca.NewCache(ca.CacheConfig{
+		Authority: p.authority, Store: p.db, Key: p.key, Profile: "executor", RenewBefore: cacheRenewBefore,
+	})
 	if err != nil {
 		return nil, err
 	}
