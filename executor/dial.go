@@ -29,8 +29,10 @@ type unreachableError struct{ error }
 
 func (e unreachableError) Unwrap() error { return e.error }
 
+// unreachable keeps only the text of err: a deadline that passed here is not one
+// of the caller's.
 func unreachable(node string, err error) error {
-	return unreachableError{fmt.Errorf("%w: %s: %w", ErrUnavailable, node, err)}
+	return unreachableError{fmt.Errorf("%w: %s: %v", ErrUnavailable, node, err)} //nolint:errorlint // see above
 }
 
 // tcp is the default of Config.Dial. The kernel's keepalive notices a vanished
@@ -156,7 +158,7 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 		return d, hostKey
 	case err == nil && inTime:
 	case !inTime:
-		return d, unreachable(node, errors.Join(context.Cause(ctx), err))
+		return d, unreachable(node, fmt.Errorf("no login within %v: %w", s.ConnectTimeout, err))
 	case authenticating && !connectionLost(err):
 		return d, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
 	default:

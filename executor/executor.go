@@ -4,9 +4,25 @@
 // slot on a pooled connection of the caller (see package pool); a connection is
 // dialled, with a credential of the caller, only if none is at hand.
 //
-// The guarantee: a command that may have started is never run a second time, and
-// an error from [Executor.Run] means that it is not known how the command ended
-// or that it was not started; see [ErrOutcomeUnknown] to tell these apart.
+// Guarantees. Connections are shared only by commands of the same person on the
+// same account, and none takes a command after the end of its credential. Nothing
+// is sent to a node whose host key is not known. The start of a command is in the
+// audit log before the command starts. A command that may have started is never
+// run a second time, and an error from [Executor.Run] means that it is not known
+// how the command ended or that it was not started; see [ErrOutcomeUnknown] to
+// tell these apart.
+//
+// Threats. Nodes are not trusted beyond what they are asked: every stream, wait
+// and queue is bounded, and a node that freezes holds up only what runs on it.
+// Callers are not trusted at all; their text reaches a shell only as the command
+// that they may run anyway, or through [Quote].
+//
+// Caveats. A command is ended by signals to its process group, which needs
+// OpenSSH 7.9 or later and does not reach a process that left the group, or one
+// that ignores TERM after the shell that sshd started has gone. sshd delivers no
+// signals to a forced command. Command lines can be read by other users of the
+// node; Env and Stdin cannot. Argv, Env and Workdir need a login shell that reads
+// POSIX syntax, which csh and fish do not.
 package executor
 
 import (

@@ -85,7 +85,12 @@ func reserveError(ctx context.Context, err error) error {
 	case errors.Is(err, pool.ErrRevoked):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return err // of the dial
+	for _, known := range []error{ErrUnavailable, ErrHostKey, ErrLoginRefused, ErrNoCredential} {
+		if errors.Is(err, known) {
+			return err // of the dial
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -470,3 +470,51 @@ func sockets(t *testing.T, address string, want int) int {
 	}
 	return n
 }
+
+func TestSSHDRebootIsAnUnknownOutcomeAndNothingMore(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, loginnode.Config{}, nil)
+	started := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.executor.Run(t.Context(), c.caller, "hpc", executor.Command{
+			Line: "sleep 600", Started: func(executor.Start) { close(started) },
+		})
+		result <- err
+	}()
+	<-started
+	if err := c.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; !errors.Is(err, executor.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if r := c.run(t, executor.Command{Line: "echo up"}); string(r.Stdout) != "up\n" {
+		t.Errorf("afterwards: %+v", r)
+	}
+}
+
+func TestSSHDFrozenIsFoundByTheProbe(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, loginnode.Config{}, func(cfg *executor.Config) {
+		cfg.Pool.ProbeInterval, cfg.Pool.ProbeTimeout = 100*time.Millisecond, 500*time.Millisecond
+	})
+	started := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.executor.Run(t.Context(), c.caller, "hpc", executor.Command{
+			Line: "sleep 600", Started: func(executor.Start) { close(started) },
+		})
+		result <- err
+	}()
+	<-started
+	if err := c.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; !errors.Is(err, executor.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if r := c.run(t, executor.Command{Line: "echo on a new connection"}); r.ExitCode != 0 {
+		t.Errorf("afterwards: %+v", r)
+	}
+}
