@@ -34,9 +34,6 @@ type certificateAnswer struct {
 
 // issue is POST /v1/certificates.
 func (a *API) issue(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
-	if _, err := negotiate(r, mediaJSON); err != nil {
-		return err
-	}
 	body, err := a.readObject(w, r, a.cfg.MaxCertificateBody)
 	if err != nil {
 		return err

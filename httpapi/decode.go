@@ -26,18 +26,17 @@ func (a *API) readObject(w http.ResponseWriter, r *http.Request, limit int64) (*
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(a.cfg.BodyTimeout)) // a test's recorder has none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// A deadline that stays would end the request when it passes, since net/http
-	// goes on reading to notice that the client leaves.
-	_ = control.SetReadDeadline(time.Time{})
+	// The deadline of the body must not stay: net/http goes on reading, to notice
+	// that the client leaves, and would take its end for that.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails in tests only
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(limit)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBodyTimeout, err)
 	}
+	exchangeFrom(r.Context()).bodyRead = true
 	return parseObject(body)
 }
 

@@ -167,11 +167,11 @@ func newService(t testing.TB, change func(*Config)) *service {
 	s := &service{t: t, trail: &trail{}, log: &logBuffer{}}
 	cfg := Config{
 		Tokens: fakeTokens{alice: identitytest.Identity(t, "alice", time.Hour), errors: map[string]error{
-			"expired": fmt.Errorf("exp is over: %w", identity.ErrExpired),
-			"scope":   fmt.Errorf("no scope x: %w", identity.ErrScope),
-			"root":    fmt.Errorf("root is reserved: %w", identity.ErrNoLogin),
-			"outage":  fmt.Errorf("idp is down: %w", identity.ErrUnavailable),
-			"nobody":  nil,
+			"tok.expired": fmt.Errorf("exp is over: %w", identity.ErrExpired),
+			"tok.scope":   fmt.Errorf("no scope x: %w", identity.ErrScope),
+			"tok.root":    fmt.Errorf("root is reserved: %w", identity.ErrNoLogin),
+			"tok.outage":  fmt.Errorf("idp is down: %w", identity.ErrUnavailable),
+			"tok.nobody":  nil,
 		}},
 		Commands: fakeRunner{func(context.Context, executor.Command) (executor.Result, error) {
 			return executor.Result{Start: started, Stdout: []byte("hello\n"), Duration: 12 * time.Millisecond}, nil

@@ -22,6 +22,8 @@ type exchange struct {
 	caller identity.Identity
 	err    error
 	code   string
+	// bodyRead says that the body was read to its end.
+	bodyRead bool
 }
 
 type exchangeKey struct{}
@@ -44,10 +46,15 @@ func (a *API) observe(next http.Handler) http.Handler {
 		ctx := audit.WithRequest(context.WithValue(r.Context(), exchangeKey{}, x), req)
 		r = r.WithContext(ctx)
 		rw := newResponse(w, a.cfg.WriteTimeout)
+		if r.ContentLength != 0 {
+			// Also for a body that no handler reads: net/http would wait for a part
+			// of it, without end, before it sends a large answer.
+			rw.readBy(time.Now().Add(a.cfg.BodyTimeout))
+		}
 		commonHeaders(rw.Header(), req.ID)
 		defer func() {
 			abort := a.recovered(rw, r, recover())
-			rw.finish()
+			rw.finish(r.ContentLength != 0 && !x.bodyRead)
 			a.logRequest(r, x, rw, time.Since(start))
 			if abort {
 				panic(http.ErrAbortHandler) // net/http then cuts the connection without a word

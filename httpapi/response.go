@@ -64,14 +64,21 @@ func (w *response) FlushError() error {
 	return w.control.Flush()
 }
 
-// finish is the last call; net/http sends what is still buffered after it.
-func (w *response) finish() { w.arm() }
+// finish is the last call; net/http sends what is still buffered after it. Before
+// that it would wait for up to 256 KiB of a body that nobody read.
+func (w *response) finish(unread bool) {
+	w.arm()
+	if unread {
+		w.readBy(time.Now())
+	}
+}
 
-// arm and disarm ignore errors: a writer without deadlines is a test's recorder.
+// These ignore errors: a writer without deadlines is a test's recorder.
 // Disarming matters with HTTP/2, where a deadline that passes resets the stream
 // even when nothing is being written.
-func (w *response) arm()    { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
-func (w *response) disarm() { _ = w.control.SetWriteDeadline(time.Time{}) }
+func (w *response) arm()               { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *response) readBy(t time.Time) { _ = w.control.SetReadDeadline(t) }
+func (w *response) disarm()            { _ = w.control.SetWriteDeadline(time.Time{}) }
 
 // fail answers with the problem document of err.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -81,8 +88,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	challenge(w.Header(), p, err)
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		// Without this net/http would read on, up to 256 KiB of a body that was
-		// refused, to keep the connection.
+		// There is no reason to read a refused body to keep the connection.
 		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -1,23 +1,27 @@
 package httpapi
 
-import "net/http"
+import (
+	"net/http"
+
+	"sallyport/identity"
+)
 
 // publicRoutes are the calls for which there is a dependency.
 func (a *API) publicRoutes() []route {
 	routes := []route{
 		{http.MethodGet, "/livez", a.livez},
 		{http.MethodGet, "/readyz", a.readyz},
-		{http.MethodGet, "/v1/whoami", a.forCaller(a.whoami)},
+		{http.MethodGet, "/v1/whoami", a.forCaller(asJSON(a.whoami))},
 	}
 	if a.cfg.Commands != nil {
 		routes = append(routes,
 			route{http.MethodPost, "/v1/systems/{system}/exec", a.forCaller(a.exec)},
-			route{http.MethodGet, "/v1/systems", a.forCaller(a.systems)},
-			route{http.MethodGet, "/v1/systems/{system}", a.forCaller(a.system)})
+			route{http.MethodGet, "/v1/systems", a.forCaller(asJSON(a.systems))},
+			route{http.MethodGet, "/v1/systems/{system}", a.forCaller(asJSON(a.system))})
 	}
 	if a.cfg.Certificates != nil {
 		routes = append(routes,
-			route{http.MethodPost, "/v1/certificates", a.forCaller(a.issue)},
+			route{http.MethodPost, "/v1/certificates", a.forCaller(asJSON(a.issue))},
 			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
 			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
 	}
@@ -26,3 +30,13 @@ func (a *API) publicRoutes() []route {
 
 // forCaller is how every call that needs a token is served.
 func (a *API) forCaller(h callerHandler) handler { return a.limited(a.authenticated(h)) }
+
+// asJSON refuses a client that does not want what the call answers.
+func asJSON(h callerHandler) callerHandler {
+	return func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
+		if _, err := negotiate(r, mediaJSON); err != nil {
+			return err
+		}
+		return h(w, r, caller)
+	}
+}
