@@ -142,7 +142,11 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.public = a.observe(newRouter(a, append(public, docs.routes()...)))
+	for _, rt := range docs.routes() {
+		rt.serve = a.limited(rt.serve)
+		public = append(public, rt)
+	}
+	a.public = a.observe(newRouter(a, public))
 	a.admin = a.observe(a.fromPeer(newRouter(a, a.adminRoutes())))
 	return a, nil
 }

@@ -158,13 +158,15 @@ type service struct {
 	api   *API
 	trail *trail
 	log   *logBuffer
-	url   string
+
+	url    string
+	client *http.Client
 }
 
 // newService makes an API whose every exchange is held against its document.
 func newService(t testing.TB, change func(*Config)) *service {
 	t.Helper()
-	s := &service{t: t, trail: &trail{}, log: &logBuffer{}}
+	s := &service{t: t, trail: &trail{}, log: &logBuffer{}, client: client}
 	cfg := Config{
 		Tokens: fakeTokens{alice: identitytest.Identity(t, "alice", time.Hour), errors: map[string]error{
 			"tok.expired": fmt.Errorf("exp is over: %w", identity.ErrExpired),
@@ -240,7 +242,7 @@ func (s *service) do(method, path, body string, headers ...string) answer {
 		}
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := client.Do(r)
+	resp, err := s.client.Do(r)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)
 	}
