@@ -209,7 +209,11 @@ func (s schema) typeText() string {
 		}
 		return t
 	case []any:
-		return strings.ReplaceAll(strings.Trim(fmt.Sprint(t...), "[]"), " ", " or ")
+		var names []string
+		for _, name := range t {
+			names = append(names, fmt.Sprint(name))
+		}
+		return strings.Join(names, " or ")
 	}
 	return ""
 }
