@@ -43,8 +43,8 @@ type Config struct {
 	Store store.Store
 	// Audit records every intent, certificate and refusal. Required.
 	Audit audit.Recorder
-	// Profiles adds to the built-in profiles "executor" and "user", or replaces
-	// one of them by name.
+	// Profiles adds to the built-in profiles "executor", "jump" and "user", or
+	// replaces one of them by name.
 	Profiles []ProfileConfig
 	// LedgerRetention is how long a row outlives its certificate; 0 means
 	// DefaultLedgerRetention.

@@ -38,8 +38,8 @@ type CacheConfig struct {
 	RenewBefore time.Duration
 }
 
-// A Cache holds one ephemeral ed25519 key and its certificate for each caller and
-// system, so that an executor that dials often does not issue often. It lives in
+// A Cache holds one ephemeral ed25519 key and its certificate of one profile for
+// each caller and system, so that an executor that dials often does not issue often. It lives in
 // the store: the certificate plain, the private key sealed with AES-256-GCM under
 // a key that derives from the CA's, and bound to caller, system and certificate.
 // It survives a restart and is useless to whoever steals the file.
@@ -60,7 +60,7 @@ type Cache struct {
 
 // cacheKey is whom and what a credential is for. Issuer and subject are part of
 // it, so two people who share one account never share a credential.
-type cacheKey struct{ issuer, subject, login, system string }
+type cacheKey struct{ profile, issuer, subject, login, system string }
 
 // A flight is one search for a credential; done is closed when the rest is set.
 type flight struct {
@@ -117,7 +117,7 @@ func (c *Cache) Credential(ctx context.Context, caller identity.Identity, system
 	if !caller.Valid() || !caller.Expires().After(time.Now()) {
 		return nil, nil, &RequestError{CodeIdentity, "token", "names nobody, or has expired"}
 	}
-	key := cacheKey{caller.Issuer(), caller.Subject(), caller.Login(), system}
+	key := cacheKey{c.profile.name, caller.Issuer(), caller.Subject(), caller.Login(), system}
 	for {
 		f, mine := c.board(key)
 		if mine {

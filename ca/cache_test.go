@@ -432,7 +432,7 @@ func TestARefusalOfOneTokenIsNotGivenToAnother(t *testing.T) {
 		w := newWorld(t)
 		defer w.close(t)
 		cache, caller := w.cache(t), alice(t)
-		key := cacheKey{caller.Issuer(), caller.Subject(), caller.Login(), "daint"}
+		key := cacheKey{ProfileExecutor, caller.Issuer(), caller.Subject(), caller.Login(), "daint"}
 		f, mine := cache.board(key) // the call of an older token of the same person
 		if !mine {
 			t.Fatal("somebody is at work")

@@ -28,7 +28,7 @@ type cacheRecord struct {
 // keep ("ab","c") and ("a","bc") apart.
 func (k cacheKey) record() string {
 	h := sha256.New()
-	for _, part := range []string{k.issuer, k.subject, k.login, k.system} {
+	for _, part := range []string{k.profile, k.issuer, k.subject, k.login, k.system} {
 		var size [8]byte
 		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
 		h.Write(size[:])

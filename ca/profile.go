@@ -14,6 +14,9 @@ const (
 	// ProfileExecutor is for the executor's own logins: no extensions, hence no
 	// terminal and no forwarding of any kind.
 	ProfileExecutor = "executor"
+	// ProfileJump is for the executor's logins on jump hosts: only
+	// permit-port-forwarding, without which sshd opens no way to the next host.
+	ProfileJump = "jump"
 	// ProfileUser is for people who log in with ssh: permit-pty only.
 	ProfileUser = "user"
 )
@@ -52,7 +55,8 @@ type ProfileConfig struct {
 	ExpiryGrace time.Duration
 	// Extensions are of permit-pty, permit-port-forwarding,
 	// permit-agent-forwarding, permit-X11-forwarding and permit-user-rc. Nil means
-	// those of the built-in profile of this name, or none; "executor" may have none.
+	// those of the built-in profile of this name, or none; "executor" and "jump" may
+	// have no others.
 	Extensions []string
 	// SourceAddresses are the networks that the certificate works from, at most
 	// 32 (critical option source-address); empty means from anywhere.
@@ -90,7 +94,7 @@ func compileProfiles(configs []ProfileConfig) (map[string]*profile, error) {
 		}
 		profiles[c.Name] = p
 	}
-	for _, name := range []string{ProfileExecutor, ProfileUser} {
+	for _, name := range []string{ProfileExecutor, ProfileJump, ProfileUser} {
 		if profiles[name] != nil {
 			continue
 		}
@@ -137,10 +141,16 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 }
 
 func (c ProfileConfig) extensions() []string {
-	if c.Extensions == nil && c.Name == ProfileUser {
-		return []string{"permit-pty"}
+	if c.Extensions != nil {
+		return c.Extensions
 	}
-	return c.Extensions
+	switch c.Name {
+	case ProfileUser:
+		return []string{"permit-pty"}
+	case ProfileJump:
+		return []string{"permit-port-forwarding"}
+	}
+	return nil
 }
 
 func checkName(name string) error {
@@ -160,8 +170,8 @@ func checkSpan(what string, d, least, most time.Duration) error {
 
 func (c ProfileConfig) checkExtensions() error {
 	var errs []error
-	if c.Name == ProfileExecutor && len(c.Extensions) > 0 {
-		errs = append(errs, errors.New("the executor's certificates have no extensions"))
+	if (c.Name == ProfileExecutor || c.Name == ProfileJump) && len(c.Extensions) > 0 {
+		errs = append(errs, errors.New("the extensions of the executor's own certificates are fixed"))
 	}
 	for i, e := range c.Extensions {
 		switch e {

@@ -71,7 +71,7 @@ func TestContradictoryProfilesAreRefusedWithAllMistakes(t *testing.T) {
 	for _, want := range []string{
 		"key is missing", "store is missing", "audit recorder is missing", "ledger retention -1h0m0s is negative",
 		`profile "Bad Name": name is not`, "default ttl 1h0m0s is not between 1s and 1m0s", "backdate -1s", "expiry grace 1h0m0s",
-		"the executor's certificates have no extensions",
+		"the extensions of the executor's own certificates are fixed",
 		`extension "permit-everything" is not known`, `extension "permit-pty" stands twice`,
 		"max ttl 25h0m0s", "max ttl 1ms",
 		"a network is not valid", `"10.1.2.3/8" has host bits; did you mean "10.0.0.0/8"?`, `"0.0.0.0/0" restricts nothing`, "IPv4 network in IPv6 form",

@@ -111,11 +111,11 @@ type IssuerSection struct {
 	// accounts of Debian and Red Hat.
 	DenyLogins []string `key:"deny_logins" example:"slurm"`
 	// A token with less life than this left is refused.
-	MinLifetime time.Duration `key:"min_lifetime" default:"10s" check:"0s..1h"`
+	MinLifetime time.Duration `key:"min_lifetime" default:"10s" check:"1s..1h"`
 	// A token that was issued for longer than this is refused; 0s means any.
 	MaxLifetime time.Duration `key:"max_lifetime" default:"0s" check:"0s..8760h"`
 	// Allowed difference between the provider's clock and ours.
-	Leeway time.Duration `key:"leeway" default:"30s" check:"0s..5m"`
+	Leeway time.Duration `key:"leeway" default:"30s" check:"1s..5m"`
 	// Age after which keys are fetched again.
 	RefreshInterval time.Duration `key:"refresh_interval" default:"15m" check:"10s..24h"`
 	// Least time between two fetches that unknown key ids cause.
@@ -158,14 +158,15 @@ type ProfileSection struct {
 	// Longest life of a certificate.
 	MaxTTL time.Duration `key:"max_ttl" default:"15m" check:"30s..24h"`
 	// How far valid_after lies back, for nodes whose clock is late.
-	Backdate time.Duration `key:"backdate" default:"60s" check:"0s..5m"`
+	Backdate time.Duration `key:"backdate" default:"60s" check:"1s..5m"`
 	// How long a certificate may outlive the token that it was made for.
-	ExpiryGrace time.Duration `key:"expiry_grace" default:"0s" check:"0s..30s"`
+	ExpiryGrace time.Duration `key:"expiry_grace" default:"30s" check:"1s..5m"`
 	// Addresses from which sshd accepts the certificate: for "executor" the
 	// appliance's own; a request may only narrow them. Empty means any.
 	SourceAddresses []string `key:"source_addresses" check:"cidr" example:"192.0.2.10/32"`
-	// Extensions (PROTOCOL.certkeys) that certificates carry.
-	Extensions []string `key:"extensions" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding|no-touch-required"`
+	// Extensions (PROTOCOL.certkeys) that certificates carry. Those of "executor"
+	// carry none.
+	Extensions []string `key:"extensions" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding"`
 	// Principals that every certificate carries beside the login.
 	ExtraPrincipals []string `key:"extra_principals" check:"login" example:"hpc-users"`
 }
@@ -183,7 +184,7 @@ type ExecutorSection struct {
 	// SSH connections to the nodes of one system, of all callers together.
 	MaxConnections int64 `key:"max_connections" default:"1024" check:"1..100000"`
 	// Requests that may wait for a session of one system, and for how long.
-	MaxWaiting  int64         `key:"max_waiting" default:"4096" check:"0..1000000"`
+	MaxWaiting  int64         `key:"max_waiting" default:"4096" check:"1..1000000"`
 	WaitTimeout time.Duration `key:"wait_timeout" default:"30s" check:"1s..10m"`
 	// A connection without sessions is closed after this time.
 	IdleTimeout time.Duration `key:"idle_timeout" default:"60s" check:"1s..24h"`
@@ -227,7 +228,7 @@ type SystemSection struct {
 	DefaultTimeout time.Duration `key:"default_timeout" default:"1m" check:"1s..24h"`
 	MaxTimeout     time.Duration `key:"max_timeout" default:"10m" check:"1s..24h"`
 	// Time between TERM and KILL when a command is ended.
-	Grace time.Duration `key:"grace" default:"5s" check:"0s..5m"`
+	Grace time.Duration `key:"grace" default:"5s" check:"1s..5m"`
 }
 
 // StaticKeySection gives a caller a key.

@@ -36,8 +36,9 @@ func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
 		Key: p.key, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
 		Profiles: []ca.ProfileConfig{
-			profileConfig("executor", f.CA.Profiles.Executor),
-			profileConfig("user", f.CA.Profiles.User),
+			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
+			profileConfig(ca.ProfileJump, f.CA.Profiles.Executor),
+			profileConfig(ca.ProfileUser, f.CA.Profiles.User),
 		},
 	}
 }

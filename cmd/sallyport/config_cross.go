@@ -14,6 +14,7 @@ func (d *decoder) crossCheck(f *File) {
 	d.checkServer(f.Server)
 	d.checkIssuers(f.Issuers)
 	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
+	d.checkOwnProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")
 	d.checkSystems(f.Systems)
 	d.checkCredentials(f)
@@ -56,6 +57,14 @@ func (d *decoder) checkIssuers(issuers []IssuerSection) {
 		if !s.AllowHTTP && s.JWKSFile == "" && (strings.HasPrefix(s.URL, "http://") || strings.HasPrefix(s.JWKSURL, "http://")) {
 			d.fail(at("url"), "must begin with https://, or set allow_http = true for development")
 		}
+	}
+}
+
+// checkOwnProfile refuses extensions of the executor's own certificates: they have
+// none, and forwarding alone for jump hosts.
+func (d *decoder) checkOwnProfile(p ProfileSection, path string) {
+	if len(p.Extensions) > 0 {
+		d.fail(path+".extensions", "must not be set: the executor's own certificates carry no extensions")
 	}
 }
 

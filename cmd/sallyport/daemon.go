@@ -123,13 +123,17 @@ func credentials(p *parts) (executor.CredentialProvider, error) {
 	if p.file.Executor.Credentials == "static" {
 		return credential.NewStatic(staticConfig(p.file))
 	}
-	cache, err := ca.NewCache(ca.CacheConfig{
-		Authority: p.authority, Store: p.db, Key: p.key, Profile: "executor", RenewBefore: cacheRenewBefore,
-	})
-	if err != nil {
-		return nil, err
+	var caches [2]*ca.Cache
+	for i, profile := range []string{ca.ProfileExecutor, ca.ProfileJump} {
+		var err error
+		caches[i], err = ca.NewCache(ca.CacheConfig{
+			Authority: p.authority, Store: p.db, Key: p.key, Profile: profile, RenewBefore: cacheRenewBefore,
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return credential.NewBuiltin(cache), nil
+	return credential.NewBuiltin(caches[0], caches[1]), nil
 }
 
 // loadCAKey loads the CA key, and asks the terminal for its passphrase if nothing

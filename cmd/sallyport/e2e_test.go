@@ -27,12 +27,22 @@ type installation struct {
 	dir  string
 	url  string
 	node *loginnode.Node
+	jump *loginnode.Node // nil: none
 }
 
 // install starts a service that believes the given issuers.
 func install(t *testing.T, sshd loginnode.Config, issuers ...identity.IssuerConfig) *installation {
 	t.Helper()
-	in := &installation{dir: t.TempDir()}
+	in, trusted := initialize(t)
+	in.node = startNode(t, sshd, trusted)
+	in.serve(t, issuers)
+	return in
+}
+
+// initialize makes a data folder; trusted is its CA's public key.
+func initialize(t *testing.T) (in *installation, trusted []byte) {
+	t.Helper()
+	in = &installation{dir: t.TempDir()}
 	if err := runInit(streams{out: io.Discard, err: io.Discard, getenv: noEnv}, filepath.Join(in.dir, "data"), initOptions{keyType: "ed25519"}); err != nil {
 		t.Fatal(err)
 	}
@@ -40,16 +50,21 @@ func install(t *testing.T, sshd loginnode.Config, issuers ...identity.IssuerConf
 	if err != nil {
 		t.Fatal(err)
 	}
+	return in, trusted
+}
+
+func startNode(t *testing.T, sshd loginnode.Config, trusted []byte) *loginnode.Node {
+	t.Helper()
 	sshd.TrustedUserCAKeys = trusted
 	if os.Geteuid() == 0 {
 		sshd.Users = []loginnode.User{{Name: "alice"}, {Name: "bob"}}
 	}
-	if in.node, err = loginnode.Start(t.Context(), sshd); err != nil {
+	node, err := loginnode.Start(t.Context(), sshd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { check(t, in.node.Close()) })
-	in.serve(t, issuers)
-	return in
+	t.Cleanup(func() { check(t, node.Close()) })
+	return node
 }
 
 func check(t *testing.T, err error) {
@@ -102,7 +117,12 @@ func (in *installation) config(issuers []identity.IssuerConfig) string {
 			fmt.Fprintf(&b, "type = %q\n", i.Type)
 		}
 	}
-	fmt.Fprintf(&b, "[[systems]]\nname = \"daint\"\nnodes = [%q]\nknown_hosts = [%q]\n", in.node.Addr(), in.node.KnownHosts())
+	fmt.Fprintf(&b, "[[systems]]\nname = \"daint\"\nnodes = [%q]\n", in.node.Addr())
+	if in.jump == nil {
+		fmt.Fprintf(&b, "known_hosts = [%q]\n", in.node.KnownHosts())
+	} else {
+		fmt.Fprintf(&b, "jump = %q\nknown_hosts = [%q, %q]\n", in.jump.Addr(), in.node.KnownHosts(), in.jump.KnownHosts())
+	}
 	return b.String()
 }
 
@@ -254,5 +274,33 @@ func TestTwoHundredCommandsOfOneUserAtMaxSessionsTenAllAnswer(t *testing.T) {
 	report, err := audit.Verify(filepath.Join(in.dir, "data", "audit"))
 	if err != nil || report.Events < 2*commands {
 		t.Errorf("audit log: %+v, %v", report, err)
+	}
+}
+
+func TestAJumpHostIsPassedWithACertificateOfItsOwn(t *testing.T) {
+	t.Parallel()
+	issuer := startIssuer(t)
+	in, trusted := initialize(t)
+	in.node, in.jump = startNode(t, loginnode.Config{}, trusted), startNode(t, loginnode.Config{}, trusted)
+	in.serve(t, []identity.IssuerConfig{issuer.IssuerConfig("centre")})
+	user := in.node.Users()[0]
+	token, err := issuer.Mint(map[string]any{"sub": user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got, err := in.exec(t.Context(), token, "id -un")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Stdout != user+"\n" {
+			t.Errorf("got %+v", got)
+		}
+		in.mustKnow(t, got.Serial)
+	}
+	serial := regexp.MustCompile(`Accepted publickey .* \(serial (\d+)\)`)
+	node, jump := serial.FindAllStringSubmatch(in.node.Log(), -1), serial.FindAllStringSubmatch(in.jump.Log(), -1)
+	if len(node) != 1 || len(jump) != 1 || node[0][1] == jump[0][1] {
+		t.Errorf("logins on the node %v, on the jump host %v; want one on each, with different certificates", node, jump)
 	}
 }

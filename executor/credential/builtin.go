@@ -25,16 +25,21 @@ var (
 )
 
 // Builtin provides certificates of the built-in authority.
-type Builtin struct{ cache CertificateCache }
+type Builtin struct{ nodes, jumps CertificateCache }
 
-// NewBuiltin returns a provider that asks cache.
-func NewBuiltin(cache CertificateCache) *Builtin { return &Builtin{cache: cache} }
+// NewBuiltin returns a provider that asks nodes for the certificates of login
+// nodes and jumps for those of jump hosts, which must allow forwarding.
+func NewBuiltin(nodes, jumps CertificateCache) *Builtin { return &Builtin{nodes, jumps} }
 
 // Credential returns the caller's certificate for the node's system. What the
 // authority refuses is [executor.ErrNoCredential]; any other error means that it
 // could not be asked.
 func (b *Builtin) Credential(ctx context.Context, caller identity.Identity, node executor.Node) (executor.Credential, error) {
-	signer, cert, err := b.cache.Credential(ctx, caller, node.System)
+	cache := b.nodes
+	if node.Jump {
+		cache = b.jumps
+	}
+	signer, cert, err := cache.Credential(ctx, caller, node.System)
 	if errors.Is(err, ca.ErrPolicy) {
 		return executor.Credential{}, fmt.Errorf("%w: %w", executor.ErrNoCredential, err)
 	}

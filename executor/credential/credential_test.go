@@ -283,7 +283,7 @@ func TestBuiltinTellsRefusalFromFailure(t *testing.T) {
 		{ca.ErrUnavailable, false},
 		{context.Canceled, false},
 	} {
-		b := credential.NewBuiltin(cacheFunc(func() (ssh.Signer, *ssh.Certificate, error) { return nil, nil, c.err }))
+		b := credential.NewBuiltin(cacheFunc(func() (ssh.Signer, *ssh.Certificate, error) { return nil, nil, c.err }), nil)
 		_, err := b.Credential(t.Context(), caller, node)
 		if !errors.Is(err, c.err) || errors.Is(err, executor.ErrNoCredential) != c.final {
 			t.Errorf("%v: error is %v", c.err, err)
@@ -292,7 +292,7 @@ func TestBuiltinTellsRefusalFromFailure(t *testing.T) {
 	foreign := cacheFunc(func() (ssh.Signer, *ssh.Certificate, error) {
 		return nil, &ssh.Certificate{ValidPrincipals: []string{"bob"}, ValidBefore: 1}, nil
 	})
-	if got, err := credential.NewBuiltin(foreign).Credential(t.Context(), caller, node); !errors.Is(err, executor.ErrNoCredential) {
+	if got, err := credential.NewBuiltin(foreign, nil).Credential(t.Context(), caller, node); !errors.Is(err, executor.ErrNoCredential) {
 		t.Errorf("certificate of bob: %+v, %v", got, err)
 	}
 }
@@ -326,7 +326,11 @@ func TestBuiltinGivesTheCachedCertificateOfTheCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := credential.NewBuiltin(cache)
+	jumps, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db, Key: key, Profile: ca.ProfileJump})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := credential.NewBuiltin(cache, jumps)
 	first, err := b.Credential(t.Context(), identitytest.Identity(t, "alice", time.Hour), node)
 	if err != nil {
 		t.Fatal(err)
@@ -340,5 +344,14 @@ func TestBuiltinGivesTheCachedCertificateOfTheCaller(t *testing.T) {
 		!first.NotAfter.Equal(time.Unix(int64(first.Certificate.ValidBefore), 0)), time.Until(first.NotAfter) > 5*time.Minute,
 		string(first.Signer.PublicKey().Marshal()) != string(first.Certificate.Marshal()):
 		t.Errorf("got %+v, then %+v", first, second)
+	}
+	jump, err := b.Credential(t.Context(), identitytest.Identity(t, "alice", time.Hour),
+		executor.Node{System: node.System, Address: "jump:22", Jump: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, forwards := jump.Certificate.Extensions["permit-port-forwarding"]
+	if !forwards || len(jump.Certificate.Extensions) != 1 || len(first.Certificate.Extensions) != 0 {
+		t.Errorf("extensions of the jump host's certificate %v, of the node's %v", jump.Certificate.Extensions, first.Certificate.Extensions)
 	}
 }
