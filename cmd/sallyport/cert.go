@@ -15,8 +15,9 @@ import (
 const certLong = `Get a short-lived SSH certificate for a key of yours.
 
 PUBLIC_KEY is a file such as ~/.ssh/id_ed25519.pub. The certificate is written
-beside it, as ~/.ssh/id_ed25519-cert.pub, where ssh(1) finds it by itself. Only
-the public key leaves this machine.`
+beside it, as ~/.ssh/id_ed25519-cert.pub, where ssh(1) finds it by itself; but ssh
+offers the plain key first, so for nodes that allow one attempt name it with
+-o CertificateFile=. Only the public key leaves this machine.`
 
 type certOptions struct {
 	out             string
@@ -51,7 +52,7 @@ func newCert(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cert PUBLIC_KEY", Short: "Get an SSH certificate for your key", GroupID: "use",
 		Long: certLong, Args: exactArgs("PUBLIC_KEY"),
-		Example: "  sallyport cert ~/.ssh/id_ed25519.pub && ssh login1.example.org",
+		Example: "  sallyport cert ~/.ssh/id_ed25519.pub\n  ssh -o CertificateFile=~/.ssh/id_ed25519-cert.pub login1.example.org",
 	}
 	client := clientFlags(cmd, s)
 	form := outputFlag(cmd)
