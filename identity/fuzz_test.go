@@ -114,7 +114,7 @@ func FuzzClaims(f *testing.F) {
 // is not among them stays refused.
 func FuzzKeySet(f *testing.F) {
 	seeds(f, "keysets")
-	stranger := newForge(f)
+	stranger := newStranger(f)
 	token := stranger.token(f, goodHeader, stranger.claims(map[string]any{"exp": time.Now().Add(24 * time.Hour).Unix()}))
 	f.Fuzz(func(t *testing.T, document []byte) {
 		verifier, err := identity.New(identity.Config{

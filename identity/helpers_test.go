@@ -135,13 +135,22 @@ type forge struct {
 
 const forgedIssuer = "https://forge.test"
 
+// forgeKey is made once: it takes a while under the race detector.
+var forgeKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 func newForge(t testing.TB) *forge {
 	t.Helper()
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	private, err := forgeKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &forge{private}
+}
+
+// newStranger is a forge with a key of its own.
+func newStranger(t testing.TB) *forge {
+	t.Helper()
+	return &forge{rsaKey(t, 2048)}
 }
 
 func (f *forge) verifier(t testing.TB, changes ...func(*identity.IssuerConfig)) *identity.Verifier {

@@ -117,35 +117,36 @@ func TestAKeyThatMustNotBeUsedCostsOnlyItself(t *testing.T) {
 	f := newForge(t)
 	strong := rsaKey(t, 2048)
 	for name, bad := range map[string]member{
-		"use is enc":            publicMember(t, "bad", strong.Public(), member{"use": "enc"}),
-		"use is unknown":        publicMember(t, "bad", strong.Public(), member{"use": "SIG"}),
-		"use is a number":       publicMember(t, "bad", strong.Public(), member{"use": 1}),
-		"key_ops without it":    publicMember(t, "bad", strong.Public(), member{"key_ops": []string{"encrypt"}}),
-		"key_ops is empty":      publicMember(t, "bad", strong.Public(), member{"key_ops": []string{}}),
-		"alg is for another":    publicMember(t, "bad", strong.Public(), member{"alg": "ES256"}),
-		"alg is RSA-OAEP":       publicMember(t, "bad", strong.Public(), member{"alg": "RSA-OAEP"}),
-		"alg is HS256":          publicMember(t, "bad", strong.Public(), member{"alg": "HS256"}),
-		"kty is unknown":        publicMember(t, "bad", strong.Public(), member{"kty": "AKP"}),
-		"kty is missing":        publicMember(t, "bad", strong.Public(), member{"kty": nil}),
-		"kty is another":        publicMember(t, "bad", strong.Public(), member{"kty": "EC"}),
-		"n is missing":          publicMember(t, "bad", strong.Public(), member{"n": nil}),
-		"n is no base64":        publicMember(t, "bad", strong.Public(), member{"n": "!"}),
-		"e is 1":                publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{1})}),
-		"e is 3":                publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{3})}),
-		"e is even":             publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{1, 0, 2})}),
-		"e is huge":             publicMember(t, "bad", strong.Public(), member{"e": encode(slices.Repeat([]byte{0xff}, 64))}),
-		"n is huge":             publicMember(t, "bad", strong.Public(), member{"n": encode(slices.Repeat([]byte{0xff}, 1025))}),
-		"kid is very long":      publicMember(t, strings.Repeat("k", 257), strong.Public(), nil),
-		"kid is a number":       publicMember(t, "bad", strong.Public(), member{"kid": 7}),
-		"x5c of another":        publicMember(t, "bad", strong.Public(), member{"x5c": []string{"AAAA"}}),
-		"it is private":         publicMember(t, "bad", strong, nil),
-		"symmetric":             {"kty": "oct", "kid": "bad", "alg": "HS256", "k": encode([]byte("secret"))},
-		"symmetric, called sig": {"kty": "oct", "kid": "bad", "use": "sig", "k": encode(strong.N.Bytes())},
-		"EC off the curve":      {"kty": "EC", "kid": "bad", "crv": "P-256", "x": encode(make([]byte, 32)), "y": encode(make([]byte, 32))},
-		"EC of another curve":   {"kty": "EC", "kid": "bad", "crv": "secp256k1", "x": encode(make([]byte, 32)), "y": encode(make([]byte, 32))},
-		"X25519":                {"kty": "OKP", "kid": "bad", "crv": "X25519", "x": encode(make([]byte, 32))},
-		"Ed25519, short":        {"kty": "OKP", "kid": "bad", "crv": "Ed25519", "x": encode(make([]byte, 5))},
-		"empty":                 {},
+		"use is enc":               publicMember(t, "bad", strong.Public(), member{"use": "enc"}),
+		"use is unknown":           publicMember(t, "bad", strong.Public(), member{"use": "SIG"}),
+		"use is a number":          publicMember(t, "bad", strong.Public(), member{"use": 1}),
+		"key_ops without it":       publicMember(t, "bad", strong.Public(), member{"key_ops": []string{"encrypt"}}),
+		"key_ops is empty":         publicMember(t, "bad", strong.Public(), member{"key_ops": []string{}}),
+		"alg is for another":       publicMember(t, "bad", strong.Public(), member{"alg": "ES256"}),
+		"alg is RSA-OAEP":          publicMember(t, "bad", strong.Public(), member{"alg": "RSA-OAEP"}),
+		"alg is for another curve": publicMember(t, "bad", ecKey(t, elliptic.P256()).Public(), member{"alg": "ES384"}),
+		"alg is HS256":             publicMember(t, "bad", strong.Public(), member{"alg": "HS256"}),
+		"kty is unknown":           publicMember(t, "bad", strong.Public(), member{"kty": "AKP"}),
+		"kty is missing":           publicMember(t, "bad", strong.Public(), member{"kty": nil}),
+		"kty is another":           publicMember(t, "bad", strong.Public(), member{"kty": "EC"}),
+		"n is missing":             publicMember(t, "bad", strong.Public(), member{"n": nil}),
+		"n is no base64":           publicMember(t, "bad", strong.Public(), member{"n": "!"}),
+		"e is 1":                   publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{1})}),
+		"e is 3":                   publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{3})}),
+		"e is even":                publicMember(t, "bad", strong.Public(), member{"e": encode([]byte{1, 0, 2})}),
+		"e is huge":                publicMember(t, "bad", strong.Public(), member{"e": encode(slices.Repeat([]byte{0xff}, 64))}),
+		"n is huge":                publicMember(t, "bad", strong.Public(), member{"n": encode(slices.Repeat([]byte{0xff}, 1025))}),
+		"kid is very long":         publicMember(t, strings.Repeat("k", 257), strong.Public(), nil),
+		"kid is a number":          publicMember(t, "bad", strong.Public(), member{"kid": 7}),
+		"x5c of another":           publicMember(t, "bad", strong.Public(), member{"x5c": []string{"AAAA"}}),
+		"it is private":            publicMember(t, "bad", strong, nil),
+		"symmetric":                {"kty": "oct", "kid": "bad", "alg": "HS256", "k": encode([]byte("secret"))},
+		"symmetric, called sig":    {"kty": "oct", "kid": "bad", "use": "sig", "k": encode(strong.N.Bytes())},
+		"EC off the curve":         {"kty": "EC", "kid": "bad", "crv": "P-256", "x": encode(make([]byte, 32)), "y": encode(make([]byte, 32))},
+		"EC of another curve":      {"kty": "EC", "kid": "bad", "crv": "secp256k1", "x": encode(make([]byte, 32)), "y": encode(make([]byte, 32))},
+		"X25519":                   {"kty": "OKP", "kid": "bad", "crv": "X25519", "x": encode(make([]byte, 32))},
+		"Ed25519, short":           {"kty": "OKP", "kid": "bad", "crv": "Ed25519", "x": encode(make([]byte, 5))},
+		"empty":                    {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -163,7 +164,7 @@ func TestAKeyThatMustNotBeUsedCostsOnlyItself(t *testing.T) {
 
 func TestTheLogSaysWhyAKeyWasRefused(t *testing.T) {
 	t.Parallel()
-	public := rsaKey(t, 2048).Public()
+	public := newForge(t).private.Public()
 	for want, bad := range map[string]member{
 		`use is \"enc\"`:                          publicMember(t, "bad", public, member{"use": "enc"}),
 		`key type \"oct\" is symmetric`:           {"kty": "oct", "k": encode([]byte("hunter2"))},
@@ -187,7 +188,7 @@ func TestTheLogSaysWhyAKeyWasRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := &forge{rsaKey(t, 2048)}
+			f := newForge(t)
 			refused(t, verifier, f.token(t, goodHeader, f.claims(nil)), identity.ErrInvalidToken)
 			if err := verifier.Close(); err != nil {
 				t.Fatal(err)
@@ -367,7 +368,7 @@ func TestAnIssuerMayWithdrawItsLastKey(t *testing.T) {
 
 func TestKeysOfOneIssuerDoNotVouchForAnother(t *testing.T) {
 	t.Parallel()
-	one, two := newForge(t), newForge(t)
+	one, two := newForge(t), newStranger(t)
 	documents := map[string][]byte{
 		"https://one.test/keys": keySetOf(t, "k1", one.private.Public()),
 		"https://two.test/keys": keySetOf(t, "k1", two.private.Public()),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
 
 	"sallyport/identity"
 	"sallyport/identity/identitytest"
@@ -31,7 +34,6 @@ type bench struct {
 	web      *web
 	log      *bytes.Buffer
 	verifier *identity.Verifier
-	stranger *forge
 }
 
 func inBubble(t *testing.T, run func(b *bench), changes ...func(*identity.IssuerConfig, *web)) {
@@ -67,11 +69,15 @@ func (b *bench) lasting() string {
 // foreign is a token of the right issuer whose key is not published.
 func (b *bench) foreign() string {
 	b.Helper()
-	if b.stranger == nil {
-		b.stranger = newForge(b)
+	claims := map[string]any{
+		"iss": b.issuer.URL(), "aud": "sallyport", "sub": "s-1", "preferred_username": "alice",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
 	}
-	header := fmt.Sprintf(`{"alg":"RS256","kid":%q}`, rand.Text())
-	return b.stranger.token(b, header, b.stranger.claims(map[string]any{"iss": b.issuer.URL()}))
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return signedBy(b, jose.EdDSA, rand.Text(), fuzzKey(), payload)
 }
 
 func (b *bench) want(token string, want error) {

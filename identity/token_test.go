@@ -88,7 +88,7 @@ func TestTokensThatAreNotCompactSignedJWTsAreRefused(t *testing.T) {
 		"payload is not UTF-8":     f.token(t, goodHeader, []byte(strings.Replace(string(f.claims(nil)), "s-1", "s-\xff", 1))),
 		"payload says iss twice":   f.token(t, goodHeader, append([]byte(`{"iss":"https://evil.test",`), f.claims(nil)[1:]...)),
 		"payload is very deep":     f.token(t, goodHeader, []byte(strings.Repeat("[", 9000)+strings.Repeat("]", 1000))),
-		"signature of another":     newForge(t).token(t, goodHeader, f.claims(nil)),
+		"signature of another":     newStranger(t).token(t, goodHeader, f.claims(nil)),
 		"other payload":            part[0] + "." + encode(f.claims(map[string]any{"preferred_username": "bob"})) + "." + part[2],
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestNoAlgorithmOutsideTheListIsAccepted(t *testing.T) {
 func TestKeysThatATokenBringsAlongAreNeverUsed(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	f, evil := newForge(t), newForge(t)
+	f, evil := newForge(t), newStranger(t)
 	public := jwkOf(t, "evil", evil.private.Public())
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
