@@ -10,29 +10,37 @@ type Command struct {
 	// Line is given to the user's login shell as it stands, like the argument
 	// of ssh(1).
 	Line string
-	// Argv is a program and its arguments; no shell interprets them.
+	// Argv is a program and its arguments; no shell interprets them. Like Line, it
+	// has at most MaxCommandLine bytes, quotes included.
 	Argv []string
 	// Stdin is the command's standard input; nil means empty. Either way the
-	// end of input reaches the command.
+	// end of input reaches the command. A reader that fails ends the command, which
+	// then does not see an end of input.
 	Stdin io.Reader
-	// Env is added to the environment that sshd gives. Values never stand on a
-	// command line, where other users of the node could read them.
+	// Env is added to the environment that sshd gives. Names match
+	// [A-Za-z_][A-Za-z0-9_]*. Values never stand on a command line, where other
+	// users of the node could read them; they need a dd(1) on the node.
 	Env map[string]string
-	// Workdir is where the command starts; empty means the home directory.
+	// Workdir is where the command starts; empty means the home directory, where a
+	// relative path begins too. A leading "~" is refused. If the directory cannot
+	// be entered, the exit code is 126.
 	Workdir string
 	// Timeout ends the command (TERM, grace, KILL); 0 means the system's
-	// default, and more than the system's maximum is refused.
+	// default, and more than the system's maximum is refused. It counts from when
+	// the command was sent: the wait for a session is not in it.
 	Timeout time.Duration
 	// MaxOutput bounds each of both streams in bytes when they are collected in
-	// the Result; 0 means the executor's default. What exceeds it is dropped and
-	// Result.Truncated is set; the command is not disturbed.
+	// the Result; 0 means Config.MaxOutput, and more than that is refused. What
+	// exceeds it is dropped and Result.Truncated is set; the command is not
+	// disturbed.
 	MaxOutput int64
 	// Stdout and Stderr, when set, receive the streams as they come in, instead
 	// of Result. Writes to one of them are never concurrent, but both may be
 	// written at the same time. A slow writer slows the command, not other
 	// commands; a writer that fails ends the command.
 	Stdout, Stderr io.Writer
-	// Started, when set, is called once, before the first byte of output.
+	// Started, when set, is called once, when the node has accepted the command and
+	// before the first byte of output.
 	Started func(Start)
 }
 
@@ -47,7 +55,8 @@ type Start struct {
 // A Result is how a command ended. A non-zero exit is a result, not an error.
 type Result struct {
 	Start
-	// ExitCode is the command's exit status, or -1 when a signal ended it.
+	// ExitCode is the command's exit status, or -1 when a signal ended it or its
+	// end is unknown.
 	ExitCode int
 	// Signal is the name without "SIG" (RFC 4254 §6.10) when one ended the
 	// command.
