@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"sallyport/executor"
 	"sallyport/identity"
@@ -337,7 +338,8 @@ func TestSSHDNeverSharesAConnectionBetweenTwoPeople(t *testing.T) {
 func TestSSHDRefusesTheCredential(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, loginnode.Config{MaxAuthTries: 1}, nil)
-	c.ca.signer = newSigner(t) // not the trusted one any more
+	trusted := c.ca.signer
+	c.ca.signer = newSigner(t)
 	_, err := c.executor.Run(t.Context(), c.caller, "hpc", executor.Command{Line: "true"})
 	if !errors.Is(err, executor.ErrLoginRefused) {
 		t.Errorf("got %v", err)
@@ -345,12 +347,40 @@ func TestSSHDRefusesTheCredential(t *testing.T) {
 	if n := len(c.audit.events); n != 0 {
 		t.Errorf("%d events for a command that was not started", n)
 	}
-	// sshd alone must refuse what the executor does not even try.
+	// A certificate without principals is not even tried, and sshd refuses it too.
+	c.ca.signer = trusted
 	c.ca.change = func(cert *ssh.Certificate) { cert.ValidPrincipals = nil }
 	other := identitytest.IdentityFrom(t, "test", "other", c.user, time.Hour)
 	if _, err = c.executor.Run(t.Context(), other, "hpc", executor.Command{Line: "true"}); !errors.Is(err, executor.ErrNoCredential) {
 		t.Errorf("got %v", err)
 	}
+	if err := rawLogin(t, c); err == nil {
+		t.Error("sshd accepted a certificate without principals")
+	}
+	c.ca.change = nil
+	if err := rawLogin(t, c); err != nil {
+		t.Errorf("sshd refused a good certificate: %v", err)
+	}
+}
+
+// rawLogin logs in with a credential of the test's authority, whatever it is.
+func rawLogin(t *testing.T, c *cluster) error {
+	t.Helper()
+	credential, err := c.ca.Credential(t.Context(), c.caller, executor.Node{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify, err := knownhosts.New(c.KnownHosts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := ssh.Dial("tcp", c.Addr(), &ssh.ClientConfig{
+		User: c.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(credential.Signer)}, HostKeyCallback: verify,
+	})
+	if err != nil {
+		return err
+	}
+	return client.Close()
 }
 
 func TestSSHDHostKeys(t *testing.T) {
