@@ -86,7 +86,8 @@ type AuditSection struct {
 type IssuerSection struct {
 	// Short name, part of key IDs and audit records.
 	Alias string `key:"alias" check:"alias" example:"centre"`
-	// The issuer, exactly as in the "iss" claim.
+	// The issuer, exactly as in the "iss" claim. Its TLS certificate is checked
+	// against the system's CAs, or those that SSL_CERT_FILE names.
 	URL string `key:"url" check:"url" example:"https://idp.example.org/realms/hpc"`
 	// A token must name one of these in "aud".
 	Audiences []string `key:"audiences" example:"sallyport"`
@@ -95,7 +96,8 @@ type IssuerSection struct {
 	// Where the keys are. By default OpenID Connect discovery finds them.
 	JWKSURL  string `key:"jwks_url" check:"url" example:"https://idp.example.org/realms/hpc/certs"`
 	JWKSFile string `key:"jwks_file" example:"/etc/sallyport/jwks.json"`
-	// Required "typ" header of the token, "at+jwt" for RFC 9068; empty means any.
+	// Required "typ" header of the token, "at+jwt" for RFC 9068; empty accepts
+	// "JWT", "at+jwt" and none.
 	Type string `key:"type" example:"at+jwt"`
 	// Scopes that a token must have, all of them.
 	RequiredScopes []string `key:"required_scopes" example:"ssh"`
@@ -117,11 +119,11 @@ type IssuerSection struct {
 	// Allowed difference between the provider's clock and ours.
 	Leeway time.Duration `key:"leeway" default:"30s" check:"1s..5m"`
 	// Age after which keys are fetched again.
-	RefreshInterval time.Duration `key:"refresh_interval" default:"15m" check:"10s..24h"`
+	RefreshInterval time.Duration `key:"refresh_interval" default:"5m" check:"10s..24h"`
 	// Least time between two fetches that unknown key ids cause.
 	MinRefreshInterval time.Duration `key:"min_refresh_interval" default:"30s" check:"1s..1h"`
 	// How long the last good keys serve while the provider cannot be reached.
-	MaxStale time.Duration `key:"max_stale" default:"24h" check:"1m..720h"`
+	MaxStale time.Duration `key:"max_stale" default:"1h" check:"1m..720h"`
 	// Allow http:// for this issuer. For development only: whoever sits on the
 	// path can make tokens for anybody.
 	AllowHTTP bool `key:"allow_http" default:"false"`
