@@ -22,12 +22,7 @@ import (
 func serveAdmin(t *testing.T, change func(*Config)) *service {
 	t.Helper()
 	s := newService(t, change)
-	dir, err := os.MkdirTemp("", "sallyport") // a socket's path has at most 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "admin.sock")
+	path := filepath.Join(t.TempDir(), "admin.sock") // at most 107 bytes long
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "unix", path)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,8 +25,6 @@ import (
 	"sallyport/ca"
 	"sallyport/store/audit"
 	"sallyport/store/bolt"
-
-	"os"
 )
 
 // newAuthority is the real one, on a database of its own.

@@ -101,6 +101,9 @@ func malformed(err error) error {
 
 // shown is a field name of the client's as it may stand in an answer.
 func shown(name string) string {
+	if name == "" {
+		return `""`
+	}
 	if len(name) > 64 {
 		name = strings.ToValidUTF8(name[:64], "") + "…"
 	}

@@ -99,7 +99,11 @@ type answerView struct {
 	Codes                       []string
 }
 
-type mediaView struct{ Media, Type string }
+// A mediaView links to its type if that has a section of its own.
+type mediaView struct {
+	Media, Type string
+	Link        bool
+}
 
 type typeView struct {
 	Name, Description, OneOf string
@@ -162,7 +166,7 @@ func (d document) answer(status string, r responseDoc) answerView {
 		view.Reason = http.StatusText(n)
 	}
 	for _, m := range r.Content {
-		view.Media = append(view.Media, mediaView{m.name, m.value.Schema.typeText()})
+		view.Media = append(view.Media, mediaView{m.name, m.value.Schema.typeText(), m.value.Schema.Ref != ""})
 	}
 	return view
 }

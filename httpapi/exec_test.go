@@ -67,8 +67,10 @@ func TestACommandReachesTheExecutorAsItWasWritten(t *testing.T) {
 	}{
 		{"a line", `{"command":"echo \"ü\" | cat"}`, seen{Line: `echo "ü" | cat`}},
 		{"argv", `{"argv":["ls","-l",""]}`, seen{Argv: []string{"ls", "-l", ""}}},
-		{"everything", `{"command":"x","stdin":"in\n","env":{"A":"1,2","B":""},"workdir":"/tmp","timeout":"1m30s","max_output_bytes":10}`,
-			seen{Line: "x", Stdin: "in\n", Env: map[string]string{"A": "1,2", "B": ""}, Workdir: "/tmp", Timeout: 90 * time.Second, MaxOutput: 10}},
+		{
+			"everything", `{"command":"x","stdin":"in\n","env":{"A":"1,2","B":""},"workdir":"/tmp","timeout":"1m30s","max_output_bytes":10}`,
+			seen{Line: "x", Stdin: "in\n", Env: map[string]string{"A": "1,2", "B": ""}, Workdir: "/tmp", Timeout: 90 * time.Second, MaxOutput: 10},
+		},
 		{"binary stdin", `{"command":"x","stdin_base64":"` + base64.StdEncoding.EncodeToString([]byte(binary)) + `"}`, seen{Line: "x", Stdin: binary}},
 		{"seconds", `{"command":"x","timeout":0.5}`, seen{Line: "x", Timeout: 500 * time.Millisecond}},
 		{"empty stdin", `{"command":"x","stdin":""}`, seen{Line: "x"}},

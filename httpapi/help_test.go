@@ -83,8 +83,10 @@ type fakeCA struct {
 }
 
 func (f fakeCA) Issue(_ context.Context, r ca.Request) (*ssh.Certificate, error) { return f.issue(r) }
-func (f fakeCA) TrustBundle() []byte                                             { return []byte("ssh-ed25519 AAAA ca\n") }
-func (f fakeCA) RevocationList() []byte                                          { return []byte("SSHKRL\n\x00") }
+
+func (f fakeCA) TrustBundle() []byte { return []byte("ssh-ed25519 AAAA ca\n") }
+
+func (f fakeCA) RevocationList() []byte { return []byte("SSHKRL\n\x00") }
 
 // fakeLedger has these rows.
 type fakeLedger []ca.Issued

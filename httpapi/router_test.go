@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,8 +12,6 @@ import (
 	"testing"
 
 	"sallyport/store/audit"
-
-	"context"
 
 	"sallyport/executor"
 )
@@ -106,7 +105,10 @@ func TestEveryAnswerIsNamedAndGuarded(t *testing.T) {
 		{"6f1c5a9e-1c1e-4d3c-9d53-0f6a9c8f3f53", "6f1c5a9e-1c1e-4d3c-9d53-0f6a9c8f3f53"},
 		{strings.Repeat("x", 64), strings.Repeat("x", 64)},
 		{strings.Repeat("x", 65), ""},
-		{"a b", ""}, {"ü", ""}, {"a\"b", ""}, {"", ""},
+		{"a b", ""},
+		{"ü", ""},
+		{"a\"b", ""},
+		{"", ""},
 	} {
 		for _, path := range []string{"/v1/whoami", "/nowhere", "/livez"} {
 			a := s.do("GET", path, "", "X-Request-Id", c.sent)
