@@ -96,7 +96,7 @@ func TestAfterKill9EveryReleasedCertificateIsKnown(t *testing.T) {
 	t.Parallel()
 	for _, after := range []int{1, 500} {
 		t.Run(fmt.Sprintf("after %d certificates", after), func(t *testing.T) {
-			dir := private(t)
+			dir := privateDir(t)
 			text, _, err := GenerateKey("", nil)
 			if err != nil {
 				t.Fatal(err)

@@ -1,6 +1,10 @@
 package ca
 
-import "errors"
+import (
+	"errors"
+
+	"sallyport/internal/private"
+)
 
 var (
 	// ErrPolicy is wrapped by every [RequestError].
@@ -11,7 +15,7 @@ var (
 	// ErrNotFound says that the ledger knows no such certificate, or no longer.
 	ErrNotFound = errors.New("no such certificate in the ledger")
 	// ErrKeyMode says that a secret file is open to others than its owner.
-	ErrKeyMode = errors.New("secret file is not private")
+	ErrKeyMode = private.ErrExposed
 	// ErrPassphraseNeeded says that the key is encrypted and that no passphrase
 	// was given.
 	ErrPassphraseNeeded = errors.New("private key is encrypted and no passphrase was given")

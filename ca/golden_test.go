@@ -37,7 +37,7 @@ func keygenL(t testing.TB, cert *ssh.Certificate) string {
 	return string(bytes.ReplaceAll(out, []byte(path), []byte("id-cert.pub")))
 }
 
-func private(t testing.TB) string {
+func privateDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -67,7 +67,7 @@ func TestCertificatesAsOpenSSHReadsThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := openWorld(t, private(t), key, func(c *Config) {
+			w := openWorld(t, privateDir(t), key, func(c *Config) {
 				c.Profiles = []ProfileConfig{{
 					Name: "site", MaxTTL: 8 * time.Hour, DefaultTTL: 8 * time.Hour, ExtraPrincipals: []string{"grp-42"},
 					Extensions: []string{"permit-user-rc", "permit-pty", "permit-port-forwarding"}, SourceAddresses: nets("10.0.0.0/8", "2001:db8::/32"),

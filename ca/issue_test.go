@@ -134,7 +134,7 @@ func TestRSAAuthoritySignsWithSHA512(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := openWorld(t, private(t), key)
+	w := openWorld(t, privateDir(t), key)
 	cert, err := w.Issue(t.Context(), Request{Caller: alice(t), Profile: "user", PublicKey: newPublicKey(t)})
 	if err != nil {
 		t.Fatal(err)

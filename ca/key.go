@@ -13,11 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 
 	"golang.org/x/crypto/ssh"
+
+	"sallyport/internal/private"
 )
 
 // The sizes of RSA keys that are accepted, in bits: below, factoring is within
@@ -37,15 +37,13 @@ type Key struct {
 
 // LoadKey reads a private key in OpenSSH format, which ssh-keygen and
 // [GenerateKey] write. The file must be regular, at most 64 KiB, owned by the
-// user of the process, and of mode 0600 or stricter, else the error wraps
+// user of the process or by root, and of mode 0600 or stricter, else the error wraps
 // [ErrKeyMode]. An empty passphrase means that the key is not encrypted; see
 // [ErrPassphraseNeeded] and [ErrWrongPassphrase].
 func LoadKey(path string, passphrase []byte) (*Key, error) {
-	text, err := readSecret(path, maxKeyFileBytes, func(uid int, mode fs.FileMode) bool {
-		return uid == os.Geteuid() && mode&0o177 == 0
-	})
+	text, err := private.ReadFile(path, maxKeyFileBytes)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("private key: %w", err)
 	}
 	key, err := parseKey(text, passphrase)
 	if err != nil {

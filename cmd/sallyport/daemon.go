@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"sallyport/ca"
@@ -15,6 +14,7 @@ import (
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
 	"sallyport/identity"
+	"sallyport/internal/private"
 	"sallyport/store/audit"
 	"sallyport/store/bolt"
 )
@@ -158,15 +158,12 @@ func loadCAKey(s streams, f File) (*ca.Key, error) {
 
 // checkDataDir refuses a data folder that others could read or swap files in.
 func checkDataDir(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
+	err := private.CheckDir(path, 0o077)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data_dir: %w; 'sallyport init DIR' makes one", err)
 	}
-	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("data_dir %q is open to others (mode %04o): chmod 700 %[1]s", path, info.Mode().Perm())
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("data_dir %q belongs to uid %d, but this is uid %d", path, st.Uid, os.Geteuid())
+	if err != nil {
+		return fmt.Errorf("data_dir: %w", err)
 	}
 	return nil
 }

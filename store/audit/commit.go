@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sallyport/store/internal/private"
+	"sallyport/internal/private"
 )
 
 // commit writes a batch, file by file if it reaches over the end of one.

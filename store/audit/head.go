@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"sallyport/store/internal/private"
+	"sallyport/internal/private"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"sallyport/store/internal/private"
+	"sallyport/internal/private"
 )
 
 // open brings the folder into order: afterwards the last line of the newest file

@@ -26,9 +26,9 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"sallyport/internal/private"
 	"sallyport/store"
 	"sallyport/store/internal/groupcommit"
-	"sallyport/store/internal/private"
 )
 
 const (

@@ -1,6 +1,7 @@
 package private
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -90,24 +91,49 @@ func TestCheckDirRefusesWhatOthersCouldUse(t *testing.T) {
 	}
 }
 
-// The owner's number is changed in what the kernel reported, because a test may
-// run as any user.
+// The rules are asked about numbers, because a test may run as any user.
 func TestFilesOfOtherUsersAreRefused(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "f")
-	if err := file(0o600)(path); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	for uid, taken := range map[uint32]bool{uint32(os.Geteuid()): true, 0: true, uint32(os.Geteuid()) + 1: false} {
-		st.Uid = uid
-		if err := check(path, info, 0o077); (err == nil) != taken {
-			t.Errorf("check of a file of user %d = %v, want taken %t", uid, err, taken)
+	me := uint32(os.Geteuid())
+	for uid, taken := range map[uint32]bool{me: true, 0: true, me + 1: false} {
+		err := closed(0o177)("f", uid, 0o600)
+		if (err == nil) != taken || (err != nil && !errors.Is(err, ErrExposed)) {
+			t.Errorf("a file of user %d = %v, want taken %t", uid, err, taken)
 		}
+	}
+}
+
+func TestOnlyACredentialOfRootMayHaveAnAccessList(t *testing.T) {
+	t.Parallel()
+	me := uint32(os.Geteuid())
+	for _, test := range []struct {
+		uid   uint32
+		mode  fs.FileMode
+		taken bool
+	}{
+		{0, 0o440, true},
+		{0, 0o444, false},
+		{me, 0o600, true},
+		{me + 1, 0o440, false},
+		{me + 1, 0o600, false},
+	} {
+		if err := credential("f", test.uid, test.mode); (err == nil) != test.taken {
+			t.Errorf("credential of user %d with mode %04o = %v, want taken %t", test.uid, test.mode, err, test.taken)
+		}
+	}
+}
+
+func TestReadFileIsBounded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("12345"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := ReadFile(path, 5); err != nil || string(text) != "12345" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	if _, err := ReadFile(path, 4); err == nil {
+		t.Error("a file above the limit was read")
 	}
 }
 
