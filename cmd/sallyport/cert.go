@@ -32,7 +32,7 @@ type certBody struct {
 	PublicKey     string   `json:"public_key"`
 	TTL           string   `json:"ttl,omitempty"`
 	Principals    []string `json:"principals,omitempty"`
-	SourceAddress []string `json:"source_address,omitempty"`
+	SourceAddress string   `json:"source_address,omitempty"` // as in OpenSSH: separated by commas
 	ForceCommand  string   `json:"force_command,omitempty"`
 }
 
@@ -71,7 +71,7 @@ func newCert(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		body := certBody{PublicKey: key, Principals: opt.principals, SourceAddress: opt.sourceAddresses, ForceCommand: opt.forceCommand}
+		body := certBody{PublicKey: key, Principals: opt.principals, SourceAddress: strings.Join(opt.sourceAddresses, ","), ForceCommand: opt.forceCommand}
 		if opt.ttl != 0 {
 			body.TTL = opt.ttl.String()
 		}

@@ -44,7 +44,7 @@ func newDemo(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		d := demo{s: s, dir: dir, listen: *listen}
+		d := demo{s: s, dir: dir, listen: *listen, startNode: startDemoNode}
 		return errors.Join(d.run(cmd.Context(), *once), os.RemoveAll(dir))
 	}
 	return cmd
@@ -52,9 +52,11 @@ func newDemo(s streams) *cobra.Command {
 
 // A demo is a service with everything that surrounds one.
 type demo struct {
-	s      streams
-	dir    string
-	listen string
+	s         streams
+	dir       string
+	listen    string
+	startNode func(ctx context.Context, dir string) (demoNode, error)
+
 	issuer *identitytest.Issuer
 	node   demoNode
 	url    string
@@ -70,7 +72,7 @@ func (d *demo) run(ctx context.Context, once bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.issuer.Close()) }()
-	if d.node, err = startDemoNode(ctx, d.dir); err != nil {
+	if d.node, err = d.startNode(ctx, d.dir); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.node.close()) }()

@@ -27,12 +27,12 @@ type demoNode interface {
 
 // startDemoNode starts the real sshd if there is one, else the embedded server.
 func startDemoNode(ctx context.Context, dir string) (demoNode, error) {
-	trusted, err := os.ReadFile(filepath.Join(dir, "ca_key.pub"))
+	if loginnode.Available() != nil {
+		return startEmbeddedNode(ctx, dir)
+	}
+	trusted, err := os.ReadFile(demoCAKey(dir))
 	if err != nil {
 		return nil, err
-	}
-	if loginnode.Available() != nil {
-		return startEmbeddedNode(ctx, dir, trusted)
 	}
 	cfg := loginnode.Config{TrustedUserCAKeys: trusted}
 	if os.Geteuid() == 0 {
@@ -63,7 +63,14 @@ type embeddedNode struct {
 	served   chan error
 }
 
-func startEmbeddedNode(ctx context.Context, dir string, trusted []byte) (demoNode, error) {
+// demoCAKey is where init has put the CA's public key.
+func demoCAKey(dir string) string { return filepath.Join(dir, "ca_key.pub") }
+
+func startEmbeddedNode(ctx context.Context, dir string) (demoNode, error) {
+	trusted, err := os.ReadFile(demoCAKey(dir))
+	if err != nil {
+		return nil, err
+	}
 	key, _, _, _, err := ssh.ParseAuthorizedKey(trusted)
 	if err != nil {
 		return nil, err
@@ -96,7 +103,10 @@ func (n *embeddedNode) knownHosts() string { return n.hosts }
 func (n *embeddedNode) users() []string    { return []string{n.login} }
 
 func (n *embeddedNode) kind() string {
-	return fmt.Sprintf("an SSH server in this process (%v)", loginnode.Available())
+	if err := loginnode.Available(); err != nil {
+		return fmt.Sprintf("an SSH server in this process (%v)", err)
+	}
+	return "an SSH server in this process"
 }
 
 func (n *embeddedNode) close() error {

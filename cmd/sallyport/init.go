@@ -17,7 +17,8 @@ const initLong = `Make a folder with all that "sallyport serve" needs: a CA key,
 configuration file in which every option stands as a comment.
 
 Nothing that exists is overwritten. The key is encrypted if you give a
-passphrase: --passphrase asks the terminal for one, --passphrase-file reads it.`
+passphrase: --passphrase asks the terminal for one, --passphrase-file reads it,
+and under systemd the credential "ca-passphrase" is used.`
 
 type initOptions struct {
 	keyType        string
@@ -99,7 +100,7 @@ func initPassphrase(s streams, opt initOptions) ([]byte, error) {
 	case opt.passphrase:
 		return askTwice(s)
 	}
-	return nil, nil
+	return keyPassphrase(s, "") // a systemd credential, or none
 }
 
 // initialConfig is the configuration that init writes.
