@@ -18,7 +18,7 @@ import (
 )
 
 // ErrExposed is wrapped by every refusal.
-var ErrExposed = errors.New("others could use it")
+var ErrExposed = errors.New("not private")
 
 // A rule says whether owner and permissions keep others out, and if not, why.
 type rule func(path string, uid uint32, mode fs.FileMode) error
