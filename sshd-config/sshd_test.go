@@ -68,6 +68,9 @@ AuthorizedKeysCommandUser root
 
 func newSite(t *testing.T, change func(*sshdconfig.Config), globals ...string) *site {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a node with several accounts takes root; CI is root")
+	}
 	s := &site{}
 	s.ca, _ = newSigner(t)
 	s.key, s.private = newSigner(t)
