@@ -12,6 +12,9 @@ var (
 	// ErrUnavailable says that ledger or audit log could not be written or read.
 	// No certificate was released. HTTP: 503.
 	ErrUnavailable = errors.New("certificate authority cannot record what it does")
+	// ErrSigner says that the CA key cannot sign at the moment, because the agent
+	// that holds it does not answer, is locked, or has lost it. HTTP: 503.
+	ErrSigner = errors.New("CA key is not available")
 	// ErrNotFound says that the ledger knows no such certificate, or no longer.
 	ErrNotFound = errors.New("no such certificate in the ledger")
 	// ErrKeyMode says that a secret file is open to others than its owner.

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -32,7 +33,8 @@ const (
 // the fingerprint of its public half.
 type Key struct {
 	signer *pinnedSigner
-	root   []byte // HKDF pseudorandom key; see Derive
+	root   []byte                      // HKDF pseudorandom key; see Derive
+	ready  func(context.Context) error // nil: always; see Ready
 }
 
 // LoadKey reads a private key in OpenSSH format, which ssh-keygen and
@@ -117,7 +119,9 @@ func (k *Key) PublicKey() ssh.PublicKey { return k.signer.PublicKey() }
 
 // Derive returns 32 secret bytes that depend on the private key and on purpose
 // (HKDF-SHA256, RFC 5869): the same after each start, unrelated for each purpose,
-// and of no help in finding the private key.
+// and of no help in finding the private key. A key that an agent holds gives
+// nothing to derive from; there a secret of this process takes its place, and
+// after a restart the bytes are others.
 func (k *Key) Derive(purpose string) ([]byte, error) {
 	if purpose == "" {
 		return nil, errors.New("derive from private key: purpose is empty")
@@ -160,11 +164,7 @@ func pin(private crypto.Signer) (*pinnedSigner, error) {
 	if !ok {
 		return nil, fmt.Errorf("signer of type %q cannot choose its algorithm", s.PublicKey().Type())
 	}
-	algorithm := s.PublicKey().Type()
-	if algorithm == ssh.KeyAlgoRSA {
-		algorithm = ssh.KeyAlgoRSASHA512
-	}
-	return &pinnedSigner{inner: inner, algorithm: algorithm}, nil
+	return &pinnedSigner{inner: inner, algorithm: signatureAlgorithm(s.PublicKey())}, nil
 }
 
 func (s *pinnedSigner) PublicKey() ssh.PublicKey { return s.inner.PublicKey() }

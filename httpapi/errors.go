@@ -90,6 +90,7 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeForceCommand, "Forced command is not allowed", "The forced command is too long or not printable ASCII.", 0}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
 	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The certificate could not be recorded, so it was not issued.", 5}},
+	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The key of the certificate authority cannot sign at the moment.", 5}},
 	{ca.ErrNotFound, kind{http.StatusNotFound, "serial_unknown", "No such certificate", "The ledger has no certificate with this serial number.", 0}},
 
 	{context.DeadlineExceeded, kind{http.StatusGatewayTimeout, "timeout", "Time is over", "The answer did not come in time.", 0}},

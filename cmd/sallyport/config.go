@@ -134,7 +134,8 @@ type CASection struct {
 	// Run the CA. Without it the executor needs static keys.
 	Enabled bool `key:"enabled" default:"true"`
 	// The CA's private key, an OpenSSH PEM file of mode 0600. A relative path
-	// starts at data_dir.
+	// starts at data_dir. Or "agent:/path/to/socket#SHA256:…" for a key that an
+	// ssh-agent holds: from a file, a PKCS#11 token (HSM) or a FIDO key.
 	Key string `key:"key" default:"ca_key"`
 	// File with the key's passphrase, mode 0600. Otherwise the systemd
 	// credential "ca-passphrase" is used, or the terminal is asked.

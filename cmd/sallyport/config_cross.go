@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"sallyport/ca"
 )
 
 // crossCheck finds what no single key can show: settings that are missing, that
@@ -13,6 +15,7 @@ import (
 func (d *decoder) crossCheck(f *File) {
 	d.checkServer(f.Server)
 	d.checkIssuers(f.Issuers)
+	d.checkCAKey(f.CA)
 	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkOwnProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")
@@ -88,6 +91,19 @@ func (d *decoder) checkSystems(systems []SystemSection) {
 	}
 }
 
+// checkCAKey checks the key's place; that it is there is seen when it is opened.
+func (d *decoder) checkCAKey(s CASection) {
+	if !ca.IsAgent(s.Key) {
+		return
+	}
+	if _, _, err := ca.ParseAgent(s.Key); err != nil {
+		d.fail("ca.key", "%v", err)
+	}
+	if s.PassphraseFile != "" {
+		d.fail("ca.passphrase_file", "must not be set: the agent holds the key")
+	}
+}
+
 func (d *decoder) checkCredentials(f *File) {
 	switch {
 	case !f.CA.Enabled && !f.Executor.Enabled:
@@ -130,7 +146,7 @@ func (d *decoder) once(seen map[string]bool, key, value string) {
 func (f *File) resolvePaths(base string) {
 	from := func(folder string, paths ...*string) {
 		for _, p := range paths {
-			if *p != "" && !filepath.IsAbs(*p) {
+			if *p != "" && !filepath.IsAbs(*p) && !ca.IsAgent(*p) {
 				*p = filepath.Join(folder, *p)
 			}
 		}

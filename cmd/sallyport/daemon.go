@@ -146,7 +146,10 @@ func loadCAKey(s streams, f File) (*ca.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := ca.LoadKey(f.CA.Key, passphrase)
+	if ca.IsAgent(f.CA.Key) {
+		passphrase = nil // one that systemd gives is not for this key
+	}
+	key, err := ca.OpenKey(f.CA.Key, passphrase)
 	if errors.Is(err, ca.ErrPassphraseNeeded) {
 		if passphrase, err = askOnce(s, "Passphrase of "+f.CA.Key+": "); err != nil {
 			return nil, err
@@ -170,7 +173,7 @@ func checkDataDir(path string) error {
 
 // readyChecks decide /readyz.
 func readyChecks(p *parts) []httpapi.Check {
-	return []httpapi.Check{
+	checks := []httpapi.Check{
 		{Name: "issuer keys", Ready: p.tokens.Ready},
 		{Name: "store", Ready: func(ctx context.Context) error {
 			for _, err := range p.db.List(ctx, "ready/") {
@@ -179,6 +182,10 @@ func readyChecks(p *parts) []httpapi.Check {
 			return nil
 		}},
 	}
+	if p.key != nil {
+		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.key.Ready})
+	}
+	return checks
 }
 
 // drain lets running commands finish for at most timeout.
