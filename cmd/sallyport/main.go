@@ -18,6 +18,9 @@ import (
 )
 
 func main() {
+	if err := hardenProcess(); err != nil {
+		fmt.Fprintln(os.Stderr, "sallyport: note:", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal cancels ctx; stop gives the second its usual effect, so
 	// that an operator can always end the program.

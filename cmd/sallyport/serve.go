@@ -17,6 +17,10 @@ import (
 const serveLong = `Run the service: the REST API on server.listen, and the admin commands on a
 Unix socket in the data folder.
 
+CA and executor can be two processes under two users: --role ca and --role
+executor, each with a configuration and a data_dir of its own. The executor does
+not start if its user can reach the CA key that its configuration names.
+
 SIGTERM or an interrupt drains: no new requests, running commands finish within
 server.drain_timeout, then what is left is ended. A second signal ends at once.`
 
@@ -25,13 +29,19 @@ func newServe(s streams) *cobra.Command {
 		Use: "serve", Short: "Run the service", GroupID: "service", Long: serveLong, Args: exactArgs(),
 	}
 	config := configFlag(cmd, s)
+	part := roleAll
+	cmd.Flags().Var(&part, "role", `"ca" or "executor" runs that part alone, whatever the configuration enables; "all" what it enables`)
 	addressFile := cmd.Flags().String("address-file", "", "write the address of the API here once it answers (for port 0)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f, err := loadConfig(*config, s.getenv)
+		f, err := loadConfig(*config, part.getenv(s.getenv))
 		if err != nil {
 			return err
 		}
+		if err := part.check(f); err != nil {
+			return err
+		}
 		log := newLogger(s, f.Log)
+		lockMemory(cmd.Context(), log)
 		key, err := loadCAKey(s, f)
 		if err != nil {
 			return err
