@@ -8,15 +8,27 @@ import (
 )
 
 // Fingerprint is the SHA-256 fingerprint of the active CA key, as sshd logs it.
-func (a *Authority) Fingerprint() string { return ssh.FingerprintSHA256(a.key.PublicKey()) }
+// It is empty while no key is active, after a compromise without a standby.
+func (a *Authority) Fingerprint() string {
+	v := a.ring.latest.Load()
+	if i := v.in(KeyActive); i >= 0 {
+		return v.Keys[i].fingerprint()
+	}
+	return ""
+}
 
 // TrustBundle is the content of the nodes' TrustedUserCAKeys file: lines in
 // authorized_keys form, the active key first, because sshd stops reading at the
 // first line that it does not understand.
-func (a *Authority) TrustBundle() []byte {
-	line := bytes.TrimSuffix(ssh.MarshalAuthorizedKey(a.key.PublicKey()), []byte("\n"))
-	return append(line, " sallyport-user-ca\n"...)
-}
+func (a *Authority) TrustBundle() []byte { return bytes.Clone(a.ring.latest.Load().text) }
+
+// BundleVersion is that of TrustBundle; it rises with each change.
+func (a *Authority) BundleVersion() uint64 { return a.ring.latest.Load().Version }
+
+// Distrusted are the CA keys that were retired or compromised. They belong in the
+// revocation list for good, so that not even a trust file from a backup brings
+// one back.
+func (a *Authority) Distrusted() []ssh.PublicKey { return a.ring.latest.Load().distrusted() }
 
 // RevocationList is the content of the nodes' RevokedKeys file: a key revocation
 // list (OpenSSH PROTOCOL.krl) that revokes nothing. A node must have a valid one,

@@ -17,6 +17,7 @@
 package ca
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,12 +35,15 @@ const DefaultLedgerRetention = 30 * 24 * time.Hour
 
 // Config is what an Authority is made of.
 type Config struct {
-	// Key signs. Required.
+	// Key is the initial key, which signs until the first rotation. Required until
+	// then, nil once it has been destroyed.
 	Key *Key
+	// Keys keeps the keys that follow the initial one; nil means that none can.
+	Keys KeyStore
 	// Retired are public keys of CAs that no longer sign. Like the active key
 	// they are never certified: revoking such a certificate would revoke the CA.
 	Retired []ssh.PublicKey
-	// Store keeps the ledger under "ledger/". Required.
+	// Store keeps the ledger under "ledger/" and the key ring under "ca/". Required.
 	Store store.Store
 	// Audit records every intent, certificate and refusal. Required.
 	Audit audit.Recorder
@@ -55,8 +59,7 @@ type Config struct {
 
 // An Authority issues certificates. It is safe for concurrent use.
 type Authority struct {
-	key       *Key
-	caKeys    map[string]bool // wire form of the active and the retired keys
+	ring      *keyring
 	store     store.Store
 	audit     audit.Recorder
 	profiles  map[string]*profile
@@ -68,9 +71,6 @@ type Authority struct {
 // New validates cfg and reports all its mistakes at once.
 func New(cfg Config) (*Authority, error) {
 	var errs []error
-	if cfg.Key == nil {
-		errs = append(errs, errors.New("key is missing"))
-	}
 	if cfg.Store == nil {
 		errs = append(errs, errors.New("store is missing"))
 	}
@@ -87,8 +87,6 @@ func New(cfg Config) (*Authority, error) {
 	}
 
 	a := &Authority{
-		key:       cfg.Key,
-		caKeys:    map[string]bool{string(cfg.Key.signer.PublicKey().Marshal()): true},
 		store:     cfg.Store,
 		audit:     cfg.Audit,
 		profiles:  profiles,
@@ -96,14 +94,19 @@ func New(cfg Config) (*Authority, error) {
 		logger:    cfg.Logger,
 		started:   time.Now(),
 	}
-	for _, k := range cfg.Retired {
-		a.caKeys[string(k.Marshal())] = true
-	}
 	if a.retention == 0 {
 		a.retention = DefaultLedgerRetention
 	}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)
+	}
+	a.ring = &keyring{store: cfg.Store, keys: cfg.Keys, retired: cfg.Retired, logger: a.logger}
+	a.ring.initial.Store(cfg.Key)
+	if err := a.ring.open(context.Background()); err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	if err := a.ring.sweep(a.ring.latest.Load()); err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	return a, nil
 }

@@ -28,8 +28,6 @@ type CacheConfig struct {
 	Authority *Authority
 	// Store keeps the records under "credential/". Required.
 	Store store.Store
-	// Key derives the key that seals the private keys. Required.
-	Key *Key
 	// Profile is the profile of the certificates; empty means "executor".
 	Profile string
 	// RenewBefore is how much life a cached certificate must have left to be used;
@@ -41,7 +39,7 @@ type CacheConfig struct {
 // A Cache holds one ephemeral ed25519 key and its certificate of one profile for
 // each caller and system, so that an executor that dials often does not issue often. It lives in
 // the store: the certificate plain, the private key sealed with AES-256-GCM under
-// a key that derives from the CA's, and bound to caller, system and certificate.
+// a key that derives from the active CA key, and bound to caller, system and certificate.
 // It survives a restart and is useless to whoever steals the file.
 //
 // What a cache cannot do is notice that a caller was locked out at the identity
@@ -50,7 +48,6 @@ type Cache struct {
 	authority   *Authority
 	profile     *profile
 	store       store.Store
-	sealer      *sealer
 	renewBefore time.Duration
 
 	// mu guards flights: who is at work on which record. No I/O under it.
@@ -79,9 +76,6 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	if cfg.Store == nil {
 		errs = append(errs, errors.New("store is missing"))
 	}
-	if cfg.Key == nil {
-		errs = append(errs, errors.New("key is missing"))
-	}
 	if cfg.RenewBefore < 0 {
 		errs = append(errs, fmt.Errorf("renew before %s is negative", cfg.RenewBefore))
 	}
@@ -95,15 +89,10 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	if p == nil {
 		return nil, fmt.Errorf("credential cache: profile %q is not configured", cfg.Profile)
 	}
-	sealer, err := newSealer(cfg.Key, "credential cache")
-	if err != nil {
-		return nil, fmt.Errorf("credential cache: %w", err)
-	}
 	return &Cache{
 		authority:   cfg.Authority,
 		profile:     p,
 		store:       cfg.Store,
-		sealer:      sealer,
 		renewBefore: cfg.RenewBefore,
 		flights:     make(map[cacheKey]*flight),
 	}, nil
@@ -163,6 +152,10 @@ func (c *Cache) fly(ctx context.Context, f *flight, key cacheKey, caller identit
 
 // find takes the stored credential if it is good, else makes one and stores it.
 func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity) (ssh.Signer, *ssh.Certificate, error) {
+	active, err := c.authority.ring.active(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	entry, err := c.store.Get(ctx, key.record())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -170,11 +163,11 @@ func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity
 	case err != nil:
 		return nil, nil, fmt.Errorf("%w: credential cache: %w", ErrUnavailable, err)
 	default:
-		signer, cert, err := c.open(entry, caller)
+		signer, cert, err := c.open(active, entry, caller)
 		if err == nil && c.fresh(cert, time.Now()) {
 			return signer, cert, nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errFormerKey) {
 			c.authority.logger.WarnContext(ctx, "cached credential is discarded", slog.Any("error", err), slog.Any("caller", caller))
 		}
 	}
@@ -183,7 +176,7 @@ func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity
 	if err != nil {
 		return nil, nil, err
 	}
-	entry.Value, err = c.seal(entry.Key, seed, cert)
+	entry.Value, err = c.seal(active, entry.Key, seed, cert)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -28,7 +28,7 @@ import (
 
 func (w *world) cache(t testing.TB, change ...func(*CacheConfig)) *Cache {
 	t.Helper()
-	cfg := CacheConfig{Authority: w.Authority, Store: w.auth.Store, Key: w.key}
+	cfg := CacheConfig{Authority: w.Authority, Store: w.auth.Store}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -243,7 +243,7 @@ func TestRecordsThatDoNotFitAreReplaced(t *testing.T) {
 	reseal := func(change func(*ssh.Certificate)) func(testing.TB, *world, *store.Entry) {
 		return func(t testing.TB, w *world, e *store.Entry) {
 			c := w.cache(t)
-			_, cert, err := c.open(*e, alice(t))
+			_, cert, err := c.open(signingKey{Key: w.key}, *e, alice(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -252,7 +252,7 @@ func TestRecordsThatDoNotFitAreReplaced(t *testing.T) {
 			if err := cert.SignCert(rand.Reader, w.key.Signer()); err != nil {
 				t.Fatal(err)
 			}
-			if e.Value, err = c.seal(e.Key, seed, cert); err != nil {
+			if e.Value, err = c.seal(signingKey{Key: w.key}, e.Key, seed, cert); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -278,14 +278,11 @@ func TestRecordsThatDoNotFitAreReplaced(t *testing.T) {
 		},
 		"sealed with another key": func(t testing.TB, w *world, e *store.Entry) {
 			c, seed := w.cache(t), openSeed(t, w.key, *e)
-			_, cert, err := c.open(*e, alice(t))
+			_, cert, err := c.open(signingKey{Key: w.key}, *e, alice(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.sealer, err = newSealer(newTestKey(t, ""), "credential cache"); err != nil {
-				t.Fatal(err)
-			}
-			if e.Value, err = c.seal(e.Key, seed, cert); err != nil {
+			if e.Value, err = c.seal(signingKey{Key: newTestKey(t, "")}, e.Key, seed, cert); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -328,8 +325,9 @@ func TestChangedAuthorityOrProfileMakesNewCredentials(t *testing.T) {
 	t.Parallel()
 	for name, reopen := range map[string]func(t testing.TB, dir string, key *Key) *Cache{
 		"another ca key": func(t testing.TB, dir string, key *Key) *Cache {
-			w := openWorld(t, dir, newTestKey(t, ""))
-			return w.cache(t, func(c *CacheConfig) { c.Key = key }) // opens the seal
+			w := openWorld(t, dir, key, func(c *Config) { c.Keys = testKeys(dir) })
+			w.replaceActive(t)
+			return w.cache(t)
 		},
 		"source addresses": func(t testing.TB, dir string, key *Key) *Cache {
 			return openWorld(t, dir, key, func(c *Config) {
@@ -482,13 +480,13 @@ func TestCredentialIsGivenThoughItCannotBeCached(t *testing.T) {
 func TestNewCacheReportsAllMistakes(t *testing.T) {
 	t.Parallel()
 	_, err := NewCache(CacheConfig{RenewBefore: -1})
-	for _, want := range []string{"authority is missing", "store is missing", "key is missing", "renew before -1ns is negative"} {
+	for _, want := range []string{"authority is missing", "store is missing", "renew before -1ns is negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not say %q: %v", want, err)
 		}
 	}
 	w := newWorld(t)
-	if _, err := NewCache(CacheConfig{Authority: w.Authority, Store: w.db, Key: w.key, Profile: "none"}); err == nil {
+	if _, err := NewCache(CacheConfig{Authority: w.Authority, Store: w.db, Profile: "none"}); err == nil {
 		t.Error("a profile that does not exist was taken")
 	}
 }

@@ -18,6 +18,9 @@ import (
 	"sallyport/store"
 )
 
+// errFormerKey is no fault of the record: a rotation has made it useless.
+var errFormerKey = errors.New("certificate is of another CA key")
+
 // cacheRecord is what the store keeps of a credential.
 type cacheRecord struct {
 	Certificate []byte `json:"certificate"` // wire form
@@ -43,11 +46,15 @@ func sealLabel(recordKey string, wire []byte) []byte {
 	return append([]byte(recordKey+"\x00"), wire...)
 }
 
-func (c *Cache) seal(recordKey string, seed []byte, cert *ssh.Certificate) ([]byte, error) {
+func (c *Cache) seal(active signingKey, recordKey string, seed []byte, cert *ssh.Certificate) ([]byte, error) {
+	sealer, err := newSealer(active.Key, "credential cache")
+	if err != nil {
+		return nil, err
+	}
 	wire := cert.Marshal()
 	value, err := json.Marshal(cacheRecord{
 		Certificate: wire,
-		Sealed:      c.sealer.seal(seed, sealLabel(recordKey, wire)),
+		Sealed:      sealer.seal(seed, sealLabel(recordKey, wire)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode credential: %w", err)
@@ -57,17 +64,10 @@ func (c *Cache) seal(recordKey string, seed []byte, cert *ssh.Certificate) ([]by
 
 // open reads a record and makes sure that it is what would be issued to caller
 // today: the configuration may have changed since.
-func (c *Cache) open(e store.Entry, caller identity.Identity) (ssh.Signer, *ssh.Certificate, error) {
+func (c *Cache) open(active signingKey, e store.Entry, caller identity.Identity) (ssh.Signer, *ssh.Certificate, error) {
 	var r cacheRecord
 	if err := json.Unmarshal(e.Value, &r); err != nil {
 		return nil, nil, fmt.Errorf("record is damaged: %w", err)
-	}
-	seed, err := c.sealer.open(r.Sealed, sealLabel(e.Key, r.Certificate))
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(seed) != ed25519.SeedSize {
-		return nil, nil, errors.New("sealed key has a wrong size")
 	}
 	parsed, err := ssh.ParsePublicKey(r.Certificate)
 	if err != nil {
@@ -77,8 +77,19 @@ func (c *Cache) open(e store.Entry, caller identity.Identity) (ssh.Signer, *ssh.
 	if !ok {
 		return nil, nil, errors.New("certificate is something else")
 	}
-	if err := c.fits(cert, caller); err != nil {
+	if err := c.fits(active, cert, caller); err != nil {
 		return nil, nil, err
+	}
+	sealer, err := newSealer(active.Key, "credential cache")
+	if err != nil {
+		return nil, nil, err
+	}
+	seed, err := sealer.open(r.Sealed, sealLabel(e.Key, r.Certificate))
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, nil, errors.New("sealed key has a wrong size")
 	}
 	plain, err := ssh.NewSignerFromSigner(ed25519.NewKeyFromSeed(seed))
 	if err != nil {
@@ -91,7 +102,7 @@ func (c *Cache) open(e store.Entry, caller identity.Identity) (ssh.Signer, *ssh.
 	return signer, cert, nil
 }
 
-func (c *Cache) fits(cert *ssh.Certificate, caller identity.Identity) error {
+func (c *Cache) fits(active signingKey, cert *ssh.Certificate, caller identity.Identity) error {
 	options := make(map[string]string)
 	if len(c.profile.sources) > 0 {
 		options["source-address"] = joinNetworks(c.profile.sources)
@@ -100,8 +111,8 @@ func (c *Cache) fits(cert *ssh.Certificate, caller identity.Identity) error {
 	switch {
 	case cert.CertType != ssh.UserCert || !slices.Equal(cert.ValidPrincipals, []string{caller.Login()}):
 		return errors.New("certificate is not for the caller's login")
-	case !bytes.Equal(cert.SignatureKey.Marshal(), c.authority.key.PublicKey().Marshal()):
-		return errors.New("certificate is of another CA key")
+	case !bytes.Equal(cert.SignatureKey.Marshal(), active.PublicKey().Marshal()):
+		return errFormerKey
 	case !maps.Equal(cert.CriticalOptions, options) || !maps.Equal(cert.Extensions, c.profile.extensions):
 		return errors.New("certificate is not of today's profile")
 	case life <= 0 || life > c.profile.max+c.profile.backdate:

@@ -57,6 +57,9 @@ func openWorld(t testing.TB, dir string, key *Key, change ...func(*Config)) *wor
 	}
 	t.Cleanup(func() { _ = log.Close() })
 	w := &world{key: key, db: db, log: log, dir: dir, auth: Config{Key: key, Store: db, Audit: log}}
+	if _, err := New(w.auth); err != nil { // the first start; change may break the store
+		t.Fatal(err)
+	}
 	for _, f := range change {
 		f(&w.auth)
 	}

@@ -49,19 +49,28 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, err
 			return nil, err
 		}
 	}
-	if err := a.record(ctx, d.event(audit.CertificateIntent, audit.Unknown, a.Fingerprint())); err != nil {
+	key, err := a.ring.active(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return a.issue(ctx, d, key, request.ID)
+}
+
+// issue does steps 2 to 6 with a key of the ring.
+func (a *Authority) issue(ctx context.Context, d *draft, key signingKey, requestID string) (*ssh.Certificate, error) {
+	if err := a.record(ctx, d.event(audit.CertificateIntent, audit.Unknown, key.fingerprint)); err != nil {
 		return nil, err
 	}
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	cert, err := a.enterAndSign(ctx, d, request.ID)
+	cert, err := a.enterAndSign(ctx, d, key, requestID)
 	if err != nil {
-		failed := d.event(audit.CertificateIssued, audit.Failure, a.Fingerprint())
+		failed := d.event(audit.CertificateIssued, audit.Failure, key.fingerprint)
 		failed.Reason = err.Error()
 		return nil, errors.Join(err, a.record(ctx, failed))
 	}
-	if err := a.record(ctx, d.event(audit.CertificateIssued, audit.Success, a.Fingerprint())); err != nil {
+	if err := a.record(ctx, d.event(audit.CertificateIssued, audit.Success, key.fingerprint)); err != nil {
 		return nil, err
 	}
 	return cert, nil
@@ -77,7 +86,7 @@ func (a *Authority) draft(r Request, requestID string) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.caKeys[string(d.key.Marshal())] {
+	if a.ring.latest.Load().known[string(d.key.Marshal())] {
 		return nil, badKey("is the key of a certificate authority")
 	}
 	return d, nil
@@ -95,18 +104,21 @@ func newSerial() uint64 {
 	}
 }
 
-func (a *Authority) enterAndSign(ctx context.Context, d *draft, requestID string) (*ssh.Certificate, error) {
-	if err := a.enter(ctx, d, requestID); err != nil {
+func (a *Authority) enterAndSign(ctx context.Context, d *draft, key signingKey, requestID string) (*ssh.Certificate, error) {
+	if err := a.enter(ctx, d, key.fingerprint, requestID); err != nil {
 		return nil, err
 	}
 	if err := a.claim(ctx, d); err != nil {
 		return nil, err
 	}
-	cert, err := d.sign(a.key.signer)
+	if err := a.ring.mustHold(ctx, key.fingerprint); err != nil {
+		return nil, err
+	}
+	cert, err := d.sign(key.signer)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.verify(cert, a.key.signer); err != nil {
+	if err := d.verify(cert, key.signer); err != nil {
 		return nil, fmt.Errorf("certificate differs from its draft and is withheld: %w", err)
 	}
 	return cert, nil

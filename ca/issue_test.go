@@ -204,10 +204,10 @@ func TestASerialIsNeverUsedTwice(t *testing.T) {
 		}
 		return d
 	}
-	if _, err := w.enterAndSign(t.Context(), draft(), "r"); err != nil {
+	if _, err := w.enterAndSign(t.Context(), draft(), signingKey{w.key, w.Fingerprint()}, "r"); err != nil {
 		t.Fatal(err)
 	}
-	cert, err := w.enterAndSign(t.Context(), draft(), "r")
+	cert, err := w.enterAndSign(t.Context(), draft(), signingKey{w.key, w.Fingerprint()}, "r")
 	if cert != nil || !errors.Is(err, ErrUnavailable) || !errors.Is(err, store.ErrConflict) {
 		t.Errorf("got %v, %v", cert, err)
 	}

@@ -40,7 +40,7 @@ func ledgerKey(serial uint64) string { return fmt.Sprintf("%s%016x", ledgerPrefi
 
 // enter writes the row of d. It fails if the serial was ever used within the
 // retention: the store creates an entry only where there is none.
-func (a *Authority) enter(ctx context.Context, d *draft, requestID string) error {
+func (a *Authority) enter(ctx context.Context, d *draft, caKey, requestID string) error {
 	row := Issued{
 		Serial:      d.serial,
 		KeyID:       d.keyID,
@@ -52,7 +52,7 @@ func (a *Authority) enter(ctx context.Context, d *draft, requestID string) error
 		Subject:     d.caller.Subject(),
 		Login:       d.caller.Login(),
 		PublicKey:   ssh.FingerprintSHA256(d.key),
-		CA:          a.Fingerprint(),
+		CA:          caKey,
 		RequestID:   requestID,
 		IssuedAt:    time.Now().UTC(),
 	}

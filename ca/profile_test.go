@@ -69,7 +69,7 @@ func TestContradictoryProfilesAreRefusedWithAllMistakes(t *testing.T) {
 		t.Fatal("was taken")
 	}
 	for _, want := range []string{
-		"key is missing", "store is missing", "audit recorder is missing", "ledger retention -1h0m0s is negative",
+		"store is missing", "audit recorder is missing", "ledger retention -1h0m0s is negative",
 		`profile "Bad Name": name is not`, "default ttl 1h0m0s is not between 1s and 1m0s", "backdate -1s", "expiry grace 1h0m0s",
 		"the extensions of the executor's own certificates are fixed",
 		`extension "permit-everything" is not known`, `extension "permit-pty" stands twice`,

@@ -44,11 +44,12 @@ type caKey struct {
 	Fingerprint string `json:"fingerprint"`
 }
 
-func statusOf(a *ca.Authority, key *ca.Key) caStatus {
-	return caStatus{
-		Keys:              []caKey{{State: "active", Algorithm: key.PublicKey().Type(), Fingerprint: a.Fingerprint()}},
-		TrustedUserCAKeys: string(a.TrustBundle()),
+func statusOf(a *ca.Authority) caStatus {
+	status := caStatus{TrustedUserCAKeys: string(a.TrustBundle())}
+	for _, k := range a.Keys() {
+		status.Keys = append(status.Keys, caKey{State: string(k.State), Algorithm: k.Algorithm, Fingerprint: k.Fingerprint})
 	}
+	return status
 }
 
 func newCAList(s streams) *cobra.Command {
@@ -108,8 +109,8 @@ func readCAStatus(ctx context.Context, s streams, config string) (caStatus, erro
 		return answer.Parts.CA, err
 	}
 	var status caStatus
-	err = offline(s, f, func(a *ca.Authority, key *ca.Key) error {
-		status = statusOf(a, key)
+	err = offline(s, f, func(a *ca.Authority) error {
+		status = statusOf(a)
 		return nil
 	})
 	return status, err
@@ -187,7 +188,7 @@ func (opt certificatesOptions) read(ctx context.Context, s streams, f File, args
 	if !errors.Is(err, errNoDaemon) {
 		return answer.Certificates, answer.More, err
 	}
-	err = offline(s, f, func(a *ca.Authority, _ *ca.Key) error {
+	err = offline(s, f, func(a *ca.Authority) error {
 		for row, err := range a.Ledger(ctx) {
 			if err != nil {
 				return err
@@ -213,7 +214,7 @@ func readOne(ctx context.Context, s streams, f File, text string) ([]ca.Issued, 
 	var row ca.Issued
 	err = adminClient(f).call(ctx, http.MethodGet, "/v1/admin/certificates/"+text, nil, &row)
 	if errors.Is(err, errNoDaemon) {
-		err = offline(s, f, func(a *ca.Authority, _ *ca.Key) error {
+		err = offline(s, f, func(a *ca.Authority) error {
 			row, err = a.Lookup(ctx, serial)
 			return err
 		})
@@ -242,15 +243,15 @@ func adminClient(f File) *client {
 }
 
 // offline opens the data folder, which no daemon uses, and hands use its CA.
-func offline(s streams, f File, use func(*ca.Authority, *ca.Key) error) (err error) {
+func offline(s streams, f File, use func(*ca.Authority) error) (err error) {
 	if err := checkDataDir(f.DataDir); err != nil {
 		return err
 	}
-	key, err := loadCAKey(s, f)
+	keys, err := loadCAKey(s, f)
 	if err != nil {
 		return err
 	}
-	d, p := &daemon{}, &parts{file: f, key: key}
+	d, p := &daemon{}, &parts{file: f, keys: keys}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.openRecords(p); err != nil {
 		return err
@@ -259,5 +260,5 @@ func offline(s streams, f File, use func(*ca.Authority, *ca.Key) error) (err err
 	if err != nil {
 		return err
 	}
-	return use(authority, key)
+	return use(authority)
 }

@@ -34,7 +34,7 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 
 func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
-		Key: p.key, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
 		Profiles: []ca.ProfileConfig{
 			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
 			profileConfig(ca.ProfileJump, f.CA.Profiles.Executor),
@@ -84,7 +84,7 @@ func executorConfig(p *parts, provider executor.CredentialProvider) executor.Con
 
 func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	cfg := httpapi.Config{
-		Tokens: p.tokens, Audit: p.audit, Checks: readyChecks(p), Version: version, Logger: p.log,
+		Tokens: p.tokens, Audit: p.audit, Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody,
 		MaxInFlight: int(p.file.Server.MaxInFlight),
 		Status:      map[string]func() any{},
@@ -92,7 +92,7 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger = p.authority, p.authority
-		cfg.Status["ca"] = func() any { return statusOf(p.authority, p.key) }
+		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
 	}
 	if commands != nil {
 		cfg.Commands = commands

@@ -33,20 +33,20 @@ type parts struct {
 	audit     *audit.Log
 	db        *bolt.DB
 	tokens    *identity.Verifier
-	key       *ca.Key
+	keys      caKeys
 	authority *ca.Authority
 }
 
 // newDaemon opens everything that f names. What it opened is closed again if a
 // later part fails.
-func newDaemon(f File, key *ca.Key, log *slog.Logger) (d *daemon, err error) {
+func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 	d = &daemon{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	p := &parts{file: f, log: log, key: key}
+	p := &parts{file: f, log: log, keys: keys}
 	if err := checkDataDir(f.DataDir); err != nil {
 		return d, err
 	}
@@ -127,36 +127,13 @@ func credentials(p *parts) (executor.CredentialProvider, error) {
 	for i, profile := range []string{ca.ProfileExecutor, ca.ProfileJump} {
 		var err error
 		caches[i], err = ca.NewCache(ca.CacheConfig{
-			Authority: p.authority, Store: p.db, Key: p.key, Profile: profile, RenewBefore: cacheRenewBefore,
+			Authority: p.authority, Store: p.db, Profile: profile, RenewBefore: cacheRenewBefore,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
 	return credential.NewBuiltin(caches[0], caches[1]), nil
-}
-
-// loadCAKey loads the CA key, and asks the terminal for its passphrase if nothing
-// else gave it.
-func loadCAKey(s streams, f File) (*ca.Key, error) {
-	if !f.CA.Enabled {
-		return nil, nil
-	}
-	passphrase, err := keyPassphrase(s, f.CA.PassphraseFile)
-	if err != nil {
-		return nil, err
-	}
-	if ca.IsAgent(f.CA.Key) {
-		passphrase = nil // one that systemd gives is not for this key
-	}
-	key, err := ca.OpenKey(f.CA.Key, passphrase)
-	if errors.Is(err, ca.ErrPassphraseNeeded) {
-		if passphrase, err = askOnce(s, "Passphrase of "+f.CA.Key+": "); err != nil {
-			return nil, err
-		}
-		key, err = ca.LoadKey(f.CA.Key, passphrase)
-	}
-	return key, err
 }
 
 // checkDataDir refuses a data folder that others could read or swap files in.
@@ -182,8 +159,8 @@ func readyChecks(p *parts) []httpapi.Check {
 			return nil
 		}},
 	}
-	if p.key != nil {
-		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.key.Ready})
+	if p.authority != nil {
+		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.authority.Ready})
 	}
 	return checks
 }

@@ -101,7 +101,7 @@ func (d *demo) serve(ctx context.Context, once bool) (err error) {
 	addressFile := filepath.Join(d.dir, "address")
 	group.Go(func() error { return serve(ctx, service, f, log, addressFile) })
 	group.Go(func() error {
-		err := d.show(ctx, addressFile, key.PublicKey())
+		err := d.show(ctx, addressFile, key.initial.PublicKey())
 		if once || err != nil {
 			stop()
 			return err

@@ -322,11 +322,11 @@ func TestBuiltinGivesTheCachedCertificateOfTheCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db, Key: key})
+	cache, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db})
 	if err != nil {
 		t.Fatal(err)
 	}
-	jumps, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db, Key: key, Profile: ca.ProfileJump})
+	jumps, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db, Profile: ca.ProfileJump})
 	if err != nil {
 		t.Fatal(err)
 	}
