@@ -56,9 +56,9 @@ func (l *List) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("revocation list: %w", err)
 	}
-	w = appendSection(w, sectionKeys, appendStrings(nil, keys))
-	w = appendSection(w, sectionSHA1, appendStrings(nil, blobs(l.SHA1, func(h [20]byte) []byte { return h[:] })))
-	w = appendSection(w, sectionSHA256, appendStrings(nil, blobs(l.SHA256, func(h [32]byte) []byte { return h[:] })))
+	w = appendSection(w, sectionKeys, joinStrings(keys))
+	w = appendSection(w, sectionSHA1, joinStrings(blobs(l.SHA1, func(h [20]byte) []byte { return h[:] })))
+	w = appendSection(w, sectionSHA256, joinStrings(blobs(l.SHA256, func(h [32]byte) []byte { return h[:] })))
 	if len(w) > MaxBytes {
 		return nil, fmt.Errorf("revocation list: %d bytes are more than %d", len(w), MaxBytes)
 	}
@@ -85,7 +85,7 @@ func (c Certificates) marshal() ([]byte, error) {
 			return nil, fmt.Errorf("key ID %q holds a NUL", id)
 		}
 	}
-	return appendSection(w, certKeyIDs, appendStrings(nil, blobs(c.KeyIDs, func(id string) []byte { return []byte(id) }))), nil
+	return appendSection(w, certKeyIDs, joinStrings(blobs(c.KeyIDs, func(id string) []byte { return []byte(id) }))), nil
 }
 
 func (l *List) keyBlobs() ([][]byte, error) {
@@ -123,7 +123,7 @@ func appendSection(w []byte, kind byte, body []byte) []byte {
 	return appendString(append(w, kind), body)
 }
 
-func appendStrings(w []byte, list [][]byte) []byte {
+func joinStrings(list [][]byte) (w []byte) {
 	for _, s := range list {
 		w = appendString(w, s)
 	}

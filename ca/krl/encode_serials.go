@@ -64,7 +64,7 @@ func plan(s Serials, listAllowed bool) (pieces []piece, cost int) {
 		r := s[i-1]
 		best[i], last[i] = best[i-1]+rangeBytes, piece{i - 1, i, certSerialRange}
 		if n := r.Last - r.First; listAllowed && n < listedMost {
-			if c := best[i-1] + int(n+1)*serialBytes; c < best[i] { //nolint:gosec // n is small
+			if c := best[i-1] + int(n+1)*serialBytes; c < best[i] {
 				best[i], last[i] = c, piece{i - 1, i, certSerialList}
 			}
 		}

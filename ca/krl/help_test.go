@@ -63,6 +63,8 @@ func certificate(t testing.TB, key, ca byte, serial uint64, id string) *ssh.Cert
 	return cert
 }
 
+func hashOf(key ssh.PublicKey) [32]byte { return sha256.Sum256(key.Marshal()) }
+
 func write(t testing.TB, dir, name string, data []byte) string {
 	t.Helper()
 	path := filepath.Join(dir, name)

@@ -173,7 +173,7 @@ func (c *revokedBy) addBitmap(r *reader, offset uint64, number []byte) {
 		return
 	}
 	for bit := range top + 1 {
-		if number[len(number)-1-int(bit/8)]>>(bit%8)&1 == 1 { //nolint:gosec // see above
+		if number[len(number)-1-int(bit/8)]>>(bit%8)&1 == 1 {
 			c.add(r, offset+bit, offset+bit)
 		}
 	}
