@@ -225,7 +225,6 @@ func (v *ringView) distrusted() (keys []ssh.PublicKey) {
 	return keys
 }
 
-
 // mustHold refuses a signature with a key that ended meanwhile.
 func (r *keyring) mustHold(ctx context.Context, fingerprint string) error {
 	v, err := r.read(ctx)
