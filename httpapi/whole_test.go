@@ -57,7 +57,7 @@ func newWhole(t *testing.T) *whole {
 	t.Cleanup(func() { log.Close() })
 	authority, db, key := newAuthority(t, log)
 	w.authority = authority
-	cache, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db, Key: key})
+	cache, err := ca.NewCache(ca.CacheConfig{Authority: authority, Store: db})
 	if err != nil {
 		t.Fatal(err)
 	}
