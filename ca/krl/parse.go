@@ -83,6 +83,9 @@ func parse(data []byte) (*List, error) {
 		}
 	}
 	for _, c := range order {
+		if len(c.ranges)+len(c.keyIDs) == 0 {
+			continue
+		}
 		l.Certificates = append(l.Certificates, Certificates{CA: c.ca, Serials: join(c.ranges), KeyIDs: c.keyIDs})
 	}
 	return l, r.err
