@@ -249,7 +249,7 @@ func TestOnlyRoutesWithADependencyAreServed(t *testing.T) {
 	}{
 		{"both", nil, true, true},
 		{"ca only", func(c *Config) { c.Commands = nil }, false, true},
-		{"executor only", func(c *Config) { c.Certificates = nil }, true, false},
+		{"executor only", func(c *Config) { c.Certificates, c.Compat = nil, Compat{} }, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

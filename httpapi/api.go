@@ -2,7 +2,8 @@
 // certificate authority and the executor, and what comes back into answers.
 //
 // The guarantee: no byte of a body is read, and nothing is looked up, before the
-// caller's token is verified; every input is bounded; every error is a problem
+// caller's token is verified (the DeiC format, off by default, has the token in a
+// bounded body); every input is bounded; every error is a problem
 // document (RFC 9457) with a stable code and constant text, so that internal
 // text never leaves; and a command whose client is gone is ended.
 //
@@ -77,8 +78,12 @@ type Config struct {
 	Commands CommandRunner
 	// Certificates serves /v1/certificates and /v1/ca.
 	Certificates CertificateAuthority
+	// Compat serves certificates in other services' formats.
+	Compat Compat
 	// Ledger serves /v1/admin/certificates on the admin listener.
 	Ledger CertificateLedger
+	// Snapshots serves /v1/admin/snapshot on the admin listener.
+	Snapshots Snapshotter
 	// Audit is required; it records refused tokens.
 	Audit audit.Recorder
 	// Checks decide /readyz. All must pass.
@@ -193,6 +198,9 @@ func (c *Config) check() error {
 			errs = append(errs, errors.New("trusted proxies: an address range is not valid"))
 		}
 	}
+	if err := c.Compat.check(c.Certificates != nil); err != nil {
+		errs = append(errs, err)
+	}
 	for i, check := range c.Checks {
 		if check.Name == "" || check.Ready == nil {
 			errs = append(errs, fmt.Errorf("checks: number %d has no name or no function", i+1))
@@ -209,6 +217,7 @@ func (c *Config) setDefaults() {
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)
 	c.Version = cmp.Or(c.Version, "devel")
+	c.Compat.Profile = cmp.Or(c.Compat.Profile, ca.ProfileExecutor)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TrustedProxies = slices.Clone(c.TrustedProxies)
 }

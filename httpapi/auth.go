@@ -21,22 +21,31 @@ import (
 func (a *API) authenticated(h callerHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		raw, err := bearer(r.Header)
-		if err == nil {
-			var caller identity.Identity
-			caller, err = a.cfg.Tokens.Verify(r.Context(), raw)
-			if err == nil && !caller.Valid() {
-				err = identity.ErrInvalidToken
-			}
-			if err == nil {
-				exchangeFrom(r.Context()).caller = caller
-				return h(w, r, caller)
-			}
+		caller, err := a.admit(r, raw, err)
+		if err != nil {
+			return err
 		}
-		if kindOf(err).status < http.StatusInternalServerError {
-			a.refusals.record(r.Context(), err)
-		}
-		return err
+		return h(w, r, caller)
 	}
+}
+
+// admit verifies a token, unless it could not be found, and records a refusal.
+func (a *API) admit(r *http.Request, raw string, err error) (identity.Identity, error) {
+	var caller identity.Identity
+	if err == nil {
+		caller, err = a.cfg.Tokens.Verify(r.Context(), raw)
+	}
+	if err == nil && !caller.Valid() {
+		err = identity.ErrInvalidToken
+	}
+	if err == nil {
+		exchangeFrom(r.Context()).caller = caller
+		return caller, nil
+	}
+	if kindOf(err).status < http.StatusInternalServerError {
+		a.refusals.record(r.Context(), err)
+	}
+	return identity.Identity{}, err
 }
 
 // bearer takes the token from the one Authorization header (RFC 6750 §2.1). The

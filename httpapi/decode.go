@@ -23,6 +23,11 @@ func (a *API) readObject(w http.ResponseWriter, r *http.Request, limit int64) (*
 	if err := checkJSON(r.Header); err != nil {
 		return nil, err
 	}
+	return a.readBody(w, r, limit)
+}
+
+// readBody is readObject for clients that mislabel what they send.
+func (a *API) readBody(w http.ResponseWriter, r *http.Request, limit int64) (*object, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}

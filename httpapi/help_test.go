@@ -181,6 +181,7 @@ func newService(t testing.TB, change func(*Config)) *service {
 			return executor.Result{Start: started, Stdout: []byte("hello\n"), Duration: 12 * time.Millisecond}, nil
 		}},
 		Certificates: fakeCA{func(ca.Request) (*ssh.Certificate, error) { return nil, ca.ErrUnavailable }},
+		Compat:       Compat{SSHKeys: true, DeiC: "demoCA"},
 		Audit:        s.trail,
 		Logger:       slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -64,10 +64,13 @@ func (a *API) observe(next http.Handler) http.Handler {
 	})
 }
 
-// requestID takes the client's id if it is a safe one.
+// requestID takes the client's id if it is a safe one. FirecREST v2 sends it to
+// its certificate service under the name of its own constant.
 func requestID(r *http.Request) string {
-	if id, ok := audit.CleanRequestID(r.Header.Get("X-Request-Id")); ok {
-		return id
+	for _, name := range []string{"X-Request-Id", "HeaderKeys.request_id"} {
+		if id, ok := audit.CleanRequestID(r.Header.Get(name)); ok {
+			return id
+		}
 	}
 	return audit.NewRequestID()
 }

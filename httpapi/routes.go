@@ -25,7 +25,7 @@ func (a *API) publicRoutes() []route {
 			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
 			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
 	}
-	return routes
+	return append(routes, a.compatRoutes()...)
 }
 
 // forCaller is how every call that needs a token is served.
