@@ -47,6 +47,8 @@ type Config struct {
 	Store store.Store
 	// Audit records every intent, certificate and refusal. Required.
 	Audit audit.Recorder
+	// Rotation says how keys follow one another.
+	Rotation RotationConfig
 	// Profiles adds to the built-in profiles "executor", "jump" and "user", or
 	// replaces one of them by name.
 	Profiles []ProfileConfig
@@ -60,6 +62,8 @@ type Config struct {
 // An Authority issues certificates. It is safe for concurrent use.
 type Authority struct {
 	ring      *keyring
+	rotation  RotationConfig
+	probing   chan struct{} // one element while a round of probes is under way
 	store     store.Store
 	audit     audit.Recorder
 	profiles  map[string]*profile
@@ -80,6 +84,7 @@ func New(cfg Config) (*Authority, error) {
 	if cfg.LedgerRetention < 0 {
 		errs = append(errs, fmt.Errorf("ledger retention %s is negative", cfg.LedgerRetention))
 	}
+	errs = append(errs, cfg.Rotation.validate())
 	profiles, err := compileProfiles(cfg.Profiles)
 	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
@@ -87,6 +92,8 @@ func New(cfg Config) (*Authority, error) {
 	}
 
 	a := &Authority{
+		rotation:  cfg.Rotation.withDefaults(),
+		probing:   make(chan struct{}, 1),
 		store:     cfg.Store,
 		audit:     cfg.Audit,
 		profiles:  profiles,

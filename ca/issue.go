@@ -40,7 +40,18 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, err
 		ctx = audit.WithRequest(ctx, request)
 	}
 
-	d, err := a.draft(r, request.ID)
+	for {
+		cert, err := a.issueWith(ctx, r, request.ID)
+		if !errors.Is(err, errWithdrawn) {
+			return cert, err
+		}
+		// A rotation came between. It comes once in weeks, not once in a request.
+	}
+}
+
+// issueWith does all steps with the key that is active now.
+func (a *Authority) issueWith(ctx context.Context, r Request, requestID string) (*ssh.Certificate, error) {
+	d, err := a.draft(r, requestID)
 	if err != nil {
 		return nil, a.refuse(ctx, r, err)
 	}
@@ -53,7 +64,7 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, err
 	if err != nil {
 		return nil, err
 	}
-	return a.issue(ctx, d, key, request.ID)
+	return a.issue(ctx, d, key, requestID)
 }
 
 // issue does steps 2 to 6 with a key of the ring.
@@ -111,7 +122,9 @@ func (a *Authority) enterAndSign(ctx context.Context, d *draft, key signingKey, 
 	if err := a.claim(ctx, d); err != nil {
 		return nil, err
 	}
-	if err := a.ring.mustHold(ctx, key.fingerprint); err != nil {
+	// The row stands. If the key is active still, whoever retires it after this has
+	// the row in his drain time; if it is not, it must not sign for users.
+	if err := a.ring.mayStillSign(ctx, key.fingerprint, d.profile == profileProbe); err != nil {
 		return nil, err
 	}
 	cert, err := d.sign(key.signer)

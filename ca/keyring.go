@@ -225,16 +225,21 @@ func (v *ringView) distrusted() (keys []ssh.PublicKey) {
 	return keys
 }
 
-// mustHold refuses a signature with a key that ended meanwhile.
-func (r *keyring) mustHold(ctx context.Context, fingerprint string) error {
+// errWithdrawn says that a key stopped signing while a certificate was made.
+var errWithdrawn = errors.New("the CA key was withdrawn meanwhile")
+
+// mayStillSign refuses a signature with a key that is not active any more. Probes
+// may have those of every key that has not ended.
+func (r *keyring) mayStillSign(ctx context.Context, fingerprint string, probe bool) error {
 	v, err := r.read(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: key ring: %w", ErrUnavailable, err)
 	}
-	if v.held[fingerprint] == nil {
-		return fmt.Errorf("%w: CA key %s was withdrawn meanwhile", ErrUnavailable, fingerprint)
+	i := v.in(KeyActive)
+	if i >= 0 && v.Keys[i].fingerprint() == fingerprint || probe && v.held[fingerprint] != nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: %w: %s", ErrUnavailable, errWithdrawn, fingerprint)
 }
 
 // Ready says whether certificates can be signed now.

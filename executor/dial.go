@@ -112,9 +112,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// login makes an SSH connection of raw, which it closes if it fails. x/crypto has
-// no context and its timeout ends with the TCP connect, so closing raw is what
-// bounds the handshake.
+// login makes an SSH connection of raw, which it closes if it fails.
 func (e *Executor) login(ctx context.Context, s *system, caller identity.Identity, node string, raw net.Conn) (d pool.Dialed[*connection], err error) {
 	defer func() {
 		if err != nil {
@@ -130,12 +128,30 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 		e.auditHostRefused(ctx, s, caller, node, err)
 		return d, err
 	}
+	client, err := handshake(ctx, raw, node, credential, trust, e.algorithms)
+	if err != nil {
+		if hostKey, ok := errors.AsType[*hostKeyError](err); ok {
+			e.auditHostRefused(ctx, s, caller, node, hostKey)
+		}
+		return d, err
+	}
+	c := &connection{Client: client, node: node, user: credential.User}
+	if credential.Certificate != nil {
+		c.serial = credential.Certificate.Serial
+	}
+	return pool.Dialed[*connection]{Conn: c, NotAfter: credential.NotAfter}, nil
+}
+
+// handshake logs in on node. x/crypto has no context and its timeout ends with the
+// TCP connect, so closing raw is what bounds it. The error is a *hostKeyError, or
+// wraps ErrLoginRefused, or is that of an unreachable node.
+func handshake(ctx context.Context, raw net.Conn, node string, credential Credential, trust hostTrust, algorithms ssh.Config) (*ssh.Client, error) {
 	var (
 		authenticating bool
 		hostKey        *hostKeyError
 	)
 	config := &ssh.ClientConfig{
-		Config:            e.algorithms,
+		Config:            algorithms,
 		User:              credential.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(credential.Signer)},
 		ClientVersion:     "SSH-2.0-Sallyport",
@@ -149,26 +165,22 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 			return nil
 		},
 	}
+	started := time.Now()
 	giveUp := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(raw, node, config)
 	inTime := giveUp()
 	switch {
 	case hostKey != nil:
-		e.auditHostRefused(ctx, s, caller, node, hostKey)
-		return d, hostKey
+		return nil, hostKey
 	case err == nil && inTime:
+		return ssh.NewClient(conn, channels, requests), nil
 	case !inTime:
-		return d, unreachable(node, fmt.Errorf("no login within %v: %w", s.ConnectTimeout, err))
+		return nil, unreachable(node, fmt.Errorf("no login within %v: %w", time.Since(started).Round(time.Millisecond), err))
 	case authenticating && !connectionLost(err):
-		return d, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
+		return nil, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
 	default:
-		return d, unreachable(node, err)
+		return nil, unreachable(node, err)
 	}
-	c := &connection{Client: ssh.NewClient(conn, channels, requests), node: node, user: credential.User}
-	if credential.Certificate != nil {
-		c.serial = credential.Certificate.Serial
-	}
-	return pool.Dialed[*connection]{Conn: c, NotAfter: credential.NotAfter}, nil
 }
 
 // connectionLost tells a broken connection from an answer that we do not like.

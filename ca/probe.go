@@ -1,0 +1,295 @@
+package ca
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/store"
+	"sallyport/store/audit"
+)
+
+const (
+	// ProbeCommand is all that a probe's certificate can run: the node's clock.
+	ProbeCommand = "date +%s"
+	// profileProbe is the ledger's name for certificates of probes.
+	profileProbe = "probe"
+
+	probeTTL      = 2 * time.Minute
+	probeBackdate = time.Minute
+	probesAtOnce  = 8 // nodes; the logins on one node follow one another
+	probePrefix   = "ca/probe/"
+)
+
+// A Node is a login node that must trust the CA.
+type Node struct {
+	System  string `json:"system"`
+	Address string `json:"address"` // host:port
+}
+
+// An Outcome is what a probe has shown.
+type Outcome string
+
+// The outcomes of a probe. Only what a node whose host key was verified said
+// counts; everything else is unknown, and proves nothing.
+const (
+	Accepted Outcome = "accepted"
+	Refused  Outcome = "refused"
+	Unknown  Outcome = "unknown"
+)
+
+// ProbeLogin is the credential of a probe.
+type ProbeLogin struct {
+	User string
+	// Signer is the certificate under test, Jump one of the active key for a jump
+	// host on the way.
+	Signer, Jump ssh.Signer
+}
+
+// A ProbeAnswer is what a node did.
+type ProbeAnswer struct {
+	Outcome Outcome
+	// Detail says why, for administrators.
+	Detail string
+	// Clock is the node's time in whole seconds when ours was ClockAsked; zero if
+	// the account could not tell.
+	Clock, ClockAsked time.Time
+}
+
+// A Prober logs in on nodes.
+type Prober interface {
+	// Nodes are all that must be asked, each by its own address.
+	Nodes() []Node
+	// Probe MUST return within a bounded time.
+	Probe(ctx context.Context, node Node, login ProbeLogin) ProbeAnswer
+}
+
+// KeyProbe is the last answer of a node to a certificate of one key.
+type KeyProbe struct {
+	Outcome Outcome   `json:"outcome"`
+	Detail  string    `json:"detail,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// NodeStatus is what is known of a node.
+type NodeStatus struct {
+	Node
+	// At is when it was probed last; zero means never.
+	At time.Time `json:"at,omitzero"`
+	// Version is that of the bundle that was published then, BundleSeen the latest
+	// whose keys the node was seen to trust, and no others.
+	Version    uint64 `json:"version"`
+	BundleSeen uint64 `json:"bundle_seen"`
+	// Keys has the answers by fingerprint.
+	Keys map[string]KeyProbe `json:"keys"`
+	// SkewSeconds is the node's clock less ours; nil if it could not be had.
+	SkewSeconds *float64 `json:"skew_seconds"`
+}
+
+// Probe asks every node for every key that signs, did, or will, and keeps the
+// answers. Rounds follow one another. It returns what is known of all nodes.
+func (a *Authority) Probe(ctx context.Context) ([]NodeStatus, error) {
+	if a.rotation.Prober == nil || a.rotation.ProbeUser == "" {
+		return nil, refuseStep("set ca.rotation.probe_login to an account that exists on every node, and enable the executor", "nodes cannot be probed")
+	}
+	select {
+	case a.probing <- struct{}{}:
+		defer func() { <-a.probing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	v, err := a.ring.read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: key ring: %w", ErrUnavailable, err)
+	}
+	logins, err := a.probeLogins(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	nodes := a.rotation.Prober.Nodes()
+	list := make([]NodeStatus, len(nodes))
+	errs := make([]error, len(nodes))
+	slots := make(chan struct{}, probesAtOnce)
+	var round sync.WaitGroup
+	for i, node := range nodes {
+		round.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			list[i], errs[i] = a.probeNode(ctx, v, node, logins)
+		})
+	}
+	round.Wait()
+	return list, errors.Join(errs...)
+}
+
+// probeLogins makes one certificate of each key, under the fingerprint.
+func (a *Authority) probeLogins(ctx context.Context, v *ringView) (map[string]ProbeLogin, error) {
+	logins := make(map[string]ProbeLogin)
+	request := audit.NewRequestID()
+	var jump ssh.Signer
+	if i := v.in(KeyActive); i >= 0 {
+		key, err := v.signing(i)
+		if err != nil {
+			return nil, err
+		}
+		if jump, err = a.issueProbe(ctx, key, request, map[string]string{"permit-port-forwarding": ""}); err != nil {
+			return nil, err
+		}
+	}
+	for i, k := range v.Keys {
+		if k.State == KeyStaged || k.State.ended() || v.held[k.fingerprint()] == nil {
+			continue
+		}
+		key, err := v.signing(i)
+		if err != nil {
+			return nil, err
+		}
+		signer, err := a.issueProbe(ctx, key, request, nil)
+		if err != nil {
+			return nil, err
+		}
+		logins[key.fingerprint] = ProbeLogin{User: a.rotation.ProbeUser, Signer: signer, Jump: jump}
+	}
+	return logins, nil
+}
+
+// issueProbe makes a certificate for the probe's account, in the ledger and the
+// audit log as all others.
+func (a *Authority) issueProbe(ctx context.Context, key signingKey, request string, extensions map[string]string) (ssh.Signer, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	plain, err := ssh.NewSignerFromSigner(private)
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	options := map[string]string{"force-command": ProbeCommand}
+	if sources := a.profiles[ProfileExecutor].sources; len(sources) > 0 {
+		options["source-address"] = joinNetworks(sources)
+	}
+	now := time.Now()
+	d := &draft{
+		profile: profileProbe, key: plain.PublicKey(), serial: newSerial(), keyID: "v1:probe::" + a.rotation.ProbeUser + ":" + request,
+		principals: []string{a.rotation.ProbeUser}, options: options, extensions: extensions,
+		validAfter: uint64(now.Add(-probeBackdate).Unix()), validBefore: uint64(now.Add(probeTTL).Unix()), //nolint:gosec // after 1970
+	}
+	cert, err := a.issue(ctx, d, key, request)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewCertSigner(cert, plain)
+}
+
+// probeNode asks one node, key after key, and keeps the answers.
+func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, logins map[string]ProbeLogin) (NodeStatus, error) {
+	s, entry, err := a.lastProbe(ctx, node)
+	if err != nil {
+		return s, err
+	}
+	s.Keys = make(map[string]KeyProbe)
+	s.At, s.Version, s.SkewSeconds = time.Now().UTC(), v.Version, nil
+	current := true
+	for _, k := range v.Keys {
+		fp := k.fingerprint()
+		login, ok := logins[fp]
+		if !ok {
+			continue
+		}
+		answer := a.rotation.Prober.Probe(ctx, node, login)
+		s.Keys[fp] = KeyProbe{Outcome: answer.Outcome, Detail: clipDetail(answer.Detail), At: time.Now().UTC()}
+		if !answer.Clock.IsZero() {
+			// The node's clock is cut to seconds: on average it was half a second later.
+			skew := answer.Clock.Add(500 * time.Millisecond).Sub(answer.ClockAsked).Round(100 * time.Millisecond).Seconds()
+			s.SkewSeconds = &skew
+		}
+		want := Refused
+		if k.Published {
+			want = Accepted
+		}
+		if answer.Outcome != want {
+			current = false
+			a.warnOfNode(ctx, node, k, answer)
+		}
+	}
+	if current {
+		s.BundleSeen = v.Version
+	}
+	if ctx.Err() != nil {
+		return s, ctx.Err() // cut short: these answers are none
+	}
+	if entry.Value, err = json.Marshal(s); err != nil {
+		return s, fmt.Errorf("encode probe: %w", err)
+	}
+	if _, err := a.store.Put(ctx, entry); err != nil && !errors.Is(err, store.ErrConflict) {
+		return s, fmt.Errorf("%w: probe of %s: %w", ErrUnavailable, node.Address, err)
+	}
+	return s, nil
+}
+
+func clipDetail(s string) string { return s[:min(len(s), 300)] }
+
+// warnOfNode logs what a healthy node does not do, or not for long.
+func (a *Authority) warnOfNode(ctx context.Context, node Node, k ringKey, answer ProbeAnswer) {
+	a.logger.WarnContext(ctx, "login node does not follow the CA", slog.String("system", node.System), slog.String("node", node.Address),
+		slog.String("key", k.fingerprint()), slog.String("state", string(k.State)), slog.Bool("published", k.Published),
+		slog.String("outcome", string(answer.Outcome)), slog.String("detail", clipDetail(answer.Detail)))
+}
+
+// lastProbe reads what is known of a node; the zero status if nothing is.
+func (a *Authority) lastProbe(ctx context.Context, node Node) (NodeStatus, store.Entry, error) {
+	key := probePrefix + node.Address
+	entry, err := a.store.Get(ctx, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return NodeStatus{Node: node}, store.Entry{Key: key}, nil
+	}
+	if err != nil {
+		return NodeStatus{Node: node}, entry, fmt.Errorf("%w: probe of %s: %w", ErrUnavailable, node.Address, err)
+	}
+	var s NodeStatus
+	if err := json.Unmarshal(entry.Value, &s); err != nil {
+		return NodeStatus{Node: node}, entry, nil //nolint:nilerr // as good as none: the next probe replaces it
+	}
+	s.Node = node
+	return s, entry, nil
+}
+
+// nodes is what is known of all nodes.
+func (a *Authority) nodes(ctx context.Context) ([]NodeStatus, error) {
+	if a.rotation.Prober == nil {
+		return nil, nil
+	}
+	var list []NodeStatus
+	for _, node := range a.rotation.Prober.Nodes() {
+		s, _, err := a.lastProbe(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// Watch probes at every interval until ctx ends.
+func (a *Authority) Watch(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if _, err := a.Probe(ctx); err != nil && ctx.Err() == nil {
+			a.logger.WarnContext(ctx, "login nodes were not probed", slog.Any("error", err))
+		}
+	}
+}
