@@ -17,6 +17,10 @@ var (
 	ErrSigner = errors.New("CA key is not available")
 	// ErrNotFound says that the ledger knows no such certificate, or no longer.
 	ErrNotFound = errors.New("no such certificate in the ledger")
+	// ErrStep is wrapped by every [StepError]. HTTP: 409.
+	ErrStep = errors.New("step of a CA key is refused")
+	// ErrNotRevoked says that there is no such revocation to lift.
+	ErrNotRevoked = errors.New("no such revocation stands")
 	// ErrKeyMode says that a secret file is open to others than its owner.
 	ErrKeyMode = private.ErrExposed
 	// ErrPassphraseNeeded says that the key is encrypted and that no passphrase
@@ -42,6 +46,10 @@ const (
 	CodeSourceAddress = "source_address_not_allowed"
 	// CodeForceCommand: the forced command is too long or not printable ASCII.
 	CodeForceCommand = "force_command_not_allowed"
+	// CodeRevoked: the caller or the key was revoked, and nobody has lifted that.
+	CodeRevoked = "caller_revoked"
+	// CodeRevocation: an administrator's revocation is malformed, or spares nobody.
+	CodeRevocation = "revocation_not_allowed"
 )
 
 // A RequestError says what a request must change to be granted. Its text is safe

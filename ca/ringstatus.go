@@ -109,10 +109,14 @@ func (a *Authority) nextStep(ctx context.Context, v *ringView, s RingStatus) (Ne
 	for _, candidate := range []struct {
 		step  string
 		state KeyState
-	}{{StepRetire, KeyRetiring}, {StepActivate, KeyPending}, {StepPublish, KeyStaged}} {
-		if i := v.in(candidate.state); i >= 0 {
-			n = NextStep{Step: candidate.step, Key: s.Keys[i].Fingerprint, At: s.Keys[i].DrainedAt}
-			break
+	}{{StepPublish, KeyStaged}, {StepActivate, KeyPending}, {StepRetire, KeyRetiring}} {
+		for i, k := range v.Keys {
+			if k.State == candidate.state && !k.Standby {
+				n = NextStep{Step: candidate.step, Key: s.Keys[i].Fingerprint}
+				if k.Published {
+					n.At = s.Keys[i].DrainedAt
+				}
+			}
 		}
 	}
 	if n.Step == "" && v.in(KeyActive) < 0 {

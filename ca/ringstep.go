@@ -18,6 +18,9 @@ type StepError struct {
 // Error returns reason and remedy.
 func (e *StepError) Error() string { return e.Reason + "; " + e.Remedy }
 
+// Unwrap returns ErrStep.
+func (e *StepError) Unwrap() error { return ErrStep }
+
 func refuseStep(remedy, reason string, args ...any) error {
 	return &StepError{Reason: fmt.Sprintf(reason, args...), Remedy: remedy}
 }
@@ -80,7 +83,7 @@ func activate(r *ring, i int, now time.Time) error {
 		return refuseStep("finish its retirement first: sallyport ca retire", "key %s is still retiring", r.Keys[j].fingerprint())
 	}
 	retireActive(r, now)
-	k.State, k.ActivatedAt = KeyActive, now
+	k.State, k.ActivatedAt, k.Standby = KeyActive, now, false
 	return nil
 }
 
@@ -146,7 +149,7 @@ func compromise(r *ring, i int, now time.Time) error {
 	wasActive := k.State == KeyActive
 	k.State, k.Published, k.RemovedAt, k.EndedAt = KeyCompromised, false, now, now
 	if j := r.in(KeyStandby); wasActive && j >= 0 {
-		r.Keys[j].State, r.Keys[j].ActivatedAt = KeyActive, now
+		r.Keys[j].State, r.Keys[j].ActivatedAt, r.Keys[j].Standby = KeyActive, now, false
 	}
 	return nil
 }

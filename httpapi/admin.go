@@ -27,6 +27,9 @@ func (a *API) adminRoutes() []route {
 		{http.MethodGet, "/debug/pprof/trace", plain(pprof.Trace)},
 		{http.MethodGet, "/debug/pprof/{name}", plain(pprof.Index)},
 	}
+	if a.cfg.Ring != nil {
+		routes = append(routes, a.ringRoutes()...)
+	}
 	if a.cfg.Ledger != nil {
 		routes = append(routes,
 			route{http.MethodGet, "/v1/admin/certificates", a.certificates},

@@ -80,6 +80,8 @@ type Config struct {
 	Certificates CertificateAuthority
 	// Compat serves certificates in other services' formats.
 	Compat Compat
+	// Ring serves /v1/admin/ca on the admin listener.
+	Ring ca.Rotator
 	// Ledger serves /v1/admin/certificates on the admin listener.
 	Ledger CertificateLedger
 	// Snapshots serves /v1/admin/snapshot on the admin listener.

@@ -277,3 +277,15 @@ func hexRune(digits []byte) rune {
 	}
 	return rune(n)
 }
+
+// flag takes true or false; absent is false.
+func (o *object) flag(field string) bool {
+	switch raw := o.take(field); string(raw) {
+	case "", "false":
+		return false
+	case "true":
+		return true
+	}
+	o.refuse(field, "The field must be true or false.")
+	return false
+}

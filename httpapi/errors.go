@@ -91,6 +91,7 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
 	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The certificate could not be recorded, so it was not issued.", 5}},
 	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The key of the certificate authority cannot sign at the moment.", 5}},
+	{ca.ErrStep, kind{http.StatusConflict, "step_refused", "Step is refused", "The step is not safe or not possible now. Nothing was changed.", 0}},
 	{ca.ErrNotFound, kind{http.StatusNotFound, "serial_unknown", "No such certificate", "The ledger has no certificate with this serial number.", 0}},
 
 	{context.DeadlineExceeded, kind{http.StatusGatewayTimeout, "timeout", "Time is over", "The answer did not come in time.", 0}},
@@ -148,11 +149,13 @@ func problemOf(ctx context.Context, err error) problem {
 		RequestID: audit.RequestFrom(ctx).ID,
 		retry:     k.retry,
 	}
-	// These three types are the only errors with a text for clients.
+	// These four types are the only errors with a text for clients.
 	if e, ok := errors.AsType[*requestError](err); ok {
 		p.Field, p.Allowed, p.Detail = e.field, e.allowed, cmp.Or(e.detail, k.detail)
 	} else if e, ok := errors.AsType[*executor.CommandError](err); ok {
 		p.Field, p.Detail = e.Field, e.Detail
+	} else if e, ok := errors.AsType[*ca.StepError](err); ok {
+		p.Detail = e.Error()
 	} else if e, ok := errors.AsType[*ca.RequestError](err); ok && e.Code == k.code {
 		p.Field, p.Detail = e.Field, e.Detail
 	}

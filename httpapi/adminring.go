@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"sallyport/ca"
+)
+
+// maxActBody bounds the body of an administrative act, in bytes.
+const maxActBody = 64 << 10
+
+// ringRoutes are those of the CA's keys.
+func (a *API) ringRoutes() []route {
+	routes := []route{
+		{http.MethodGet, "/v1/admin/ca", a.ringStatus},
+		{http.MethodPost, "/v1/admin/ca/probe", a.ringProbe},
+	}
+	for _, step := range []string{
+		ca.StepStage, ca.StepPublish, ca.StepActivate, ca.StepRetire, ca.StepAbandon, ca.StepRollback, ca.StepCompromise,
+	} {
+		routes = append(routes, route{http.MethodPost, "/v1/admin/ca/" + step, a.ringStep(step)})
+	}
+	return routes
+}
+
+// ringStatus is GET /v1/admin/ca.
+func (a *API) ringStatus(w http.ResponseWriter, r *http.Request) error {
+	status, err := a.cfg.Ring.RingStatus(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, status)
+	return nil
+}
+
+// ringProbe is POST /v1/admin/ca/probe: it asks all nodes, and answers when each
+// has answered or had its time.
+func (a *API) ringProbe(w http.ResponseWriter, r *http.Request) error {
+	nodes, err := a.cfg.Ring.Probe(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, nodes)
+	return nil
+}
+
+// ringStep is POST /v1/admin/ca/{step}; see [ca.Act] for the fields of its body.
+func (a *API) ringStep(step string) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		body, err := a.readObject(w, r, maxActBody)
+		if err != nil {
+			return err
+		}
+		act := ca.Act{
+			Step: step, Key: body.text("key"), Name: body.text("name"), Standby: body.flag("standby"),
+			Except: body.texts("except"), DryRun: body.flag("dry_run"),
+			Actor: actorOf(r.Context(), body.text("reason")),
+		}
+		act.Generation = uint64(body.count("generation")) //nolint:gosec // count takes none below 0
+		if err := body.finish(); err != nil {
+			return err
+		}
+		status, err := a.cfg.Ring.Act(r.Context(), act)
+		if err != nil {
+			return err
+		}
+		writeJSON(w, http.StatusOK, status)
+		return nil
+	}
+}
+
+// actorOf is the peer of the admin socket, whom fromPeer has admitted.
+func actorOf(ctx context.Context, reason string) ca.Actor {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return ca.Actor{UID: p.uid, Reason: reason}
+}
