@@ -111,7 +111,12 @@ func NewWriter(w io.Writer, passphrase []byte) (*Writer, error) {
 	if _, err := w.Write(head); err != nil {
 		return nil, err
 	}
-	return &Writer{to: w, aead: c, buf: make([]byte, 0, chunkBytes), out: make([]byte, 0, chunkBytes+tagBytes)}, nil
+	return seal(w, c), nil
+}
+
+// seal begins after the header.
+func seal(w io.Writer, c cipher.AEAD) *Writer {
+	return &Writer{to: w, aead: c, buf: make([]byte, 0, chunkBytes), out: make([]byte, 0, chunkBytes+tagBytes)}
 }
 
 // Write seals p. A full chunk is held back until more follows: the last one is
@@ -175,6 +180,11 @@ func NewReader(r io.Reader, passphrase []byte) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(r, c)
+}
+
+// open begins after the header.
+func open(r io.Reader, c cipher.AEAD) (*Reader, error) {
 	s := &Reader{from: r, aead: c, in: make([]byte, chunkBytes+tagBytes+1), buf: make([]byte, chunkBytes)}
 	s.next()
 	if errors.Is(s.err, ErrDamaged) {
