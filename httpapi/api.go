@@ -55,6 +55,13 @@ type CertificateAuthority interface {
 	RevocationList() []byte
 }
 
+// A Distributor signs what login nodes must have, see sshd-config/nodesync.
+type Distributor interface {
+	// Manifest returns the manifest for what is published now, and the signature
+	// over it in the format of ssh-keygen -Y sign.
+	Manifest(ctx context.Context) (text, signature []byte, err error)
+}
+
 // A CertificateLedger knows every certificate that was issued; see [ca.Authority].
 type CertificateLedger interface {
 	Ledger(ctx context.Context) iter.Seq2[ca.Issued, error]
@@ -80,6 +87,8 @@ type Config struct {
 	Certificates CertificateAuthority
 	// Compat serves certificates in other services' formats.
 	Compat Compat
+	// Distribution serves /v1/ca/manifest.
+	Distribution Distributor
 	// Ring serves /v1/admin/ca on the admin listener.
 	Ring ca.Rotator
 	// Ledger serves /v1/admin/certificates on the admin listener.

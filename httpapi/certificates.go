@@ -122,6 +122,24 @@ func (a *API) revokedKeys(w http.ResponseWriter, r *http.Request) error {
 	return serveShared(w, r, "application/octet-stream", a.cfg.Certificates.RevocationList())
 }
 
+// manifest is GET /v1/ca/manifest.
+func (a *API) manifest(w http.ResponseWriter, r *http.Request) error {
+	text, _, err := a.cfg.Distribution.Manifest(r.Context())
+	if err != nil {
+		return err
+	}
+	return serveShared(w, r, mediaJSON, text)
+}
+
+// manifestSignature is GET /v1/ca/manifest.sig.
+func (a *API) manifestSignature(w http.ResponseWriter, r *http.Request) error {
+	_, signature, err := a.cfg.Distribution.Manifest(r.Context())
+	if err != nil {
+		return err
+	}
+	return serveShared(w, r, "text/plain; charset=utf-8", signature)
+}
+
 // serveShared answers with bytes that are for everyone. What login nodes poll
 // needs no token: public keys and a revocation list are no secrets, and a node
 // that cannot fetch them keeps trusting what it should not. Caches must ask each

@@ -25,6 +25,11 @@ func (a *API) publicRoutes() []route {
 			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
 			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
 	}
+	if a.cfg.Distribution != nil {
+		routes = append(routes,
+			route{http.MethodGet, "/v1/ca/manifest", a.limited(a.manifest)},
+			route{http.MethodGet, "/v1/ca/manifest.sig", a.limited(a.manifestSignature)})
+	}
 	return append(routes, a.compatRoutes()...)
 }
 

@@ -35,6 +35,8 @@ type parts struct {
 	tokens    *identity.Verifier
 	keys      caKeys
 	authority *ca.Authority
+	// distribution signs the manifests that nodes follow.
+	distribution *ca.Key
 }
 
 // newDaemon opens everything that f names. What it opened is closed again if a
@@ -59,6 +61,9 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 	d.closers = append(d.closers, p.tokens.Close)
 	if f.CA.Enabled {
 		if p.authority, err = ca.New(caConfig(f, p)); err != nil {
+			return d, err
+		}
+		if p.distribution, err = loadDistributionKey(f, keys); err != nil {
 			return d, err
 		}
 	}
@@ -105,7 +110,7 @@ func inUse(f File, err error) error {
 }
 
 func (d *daemon) openExecutor(p *parts) error {
-	provider, err := credentials(p)
+	provider, err := d.credentials(p)
 	if err != nil {
 		return err
 	}
@@ -119,9 +124,12 @@ func (d *daemon) openExecutor(p *parts) error {
 const cacheRenewBefore = time.Minute
 
 // credentials is the seam between CA and executor.
-func credentials(p *parts) (executor.CredentialProvider, error) {
-	if p.file.Executor.Credentials == "static" {
+func (d *daemon) credentials(p *parts) (executor.CredentialProvider, error) {
+	switch p.file.Executor.Credentials {
+	case "static":
 		return credential.NewStatic(staticConfig(p.file))
+	case "remote", "deic":
+		return d.openRemote(p.file.Executor)
 	}
 	var caches [2]*ca.Cache
 	for i, profile := range []string{ca.ProfileExecutor, ca.ProfileJump} {

@@ -52,6 +52,10 @@ func runInit(s streams, dir string, opt initOptions) error {
 	if err != nil {
 		return usageError{err}
 	}
+	distribution, distributionPublic, err := ca.GenerateKey("ed25519", passphrase)
+	if err != nil {
+		return err
+	}
 	config, err := initialConfig(opt.passphraseFile)
 	if err != nil {
 		return err
@@ -66,6 +70,8 @@ func runInit(s streams, dir string, opt initOptions) error {
 	}{
 		{"ca_key", private, 0o600},
 		{"ca_key.pub", ssh.MarshalAuthorizedKey(public), 0o644},
+		{distributionKey, distribution, 0o600},
+		{distributionKey + ".pub", ssh.MarshalAuthorizedKey(distributionPublic), 0o644},
 		{"sallyport.toml", []byte(config), 0o600},
 	}
 	for _, f := range files {
@@ -80,6 +86,7 @@ func runInit(s streams, dir string, opt initOptions) error {
 	}
 	fmt.Fprintf(s.out, `Made %s:
   ca_key, ca_key.pub   the CA key, %s
+  distribution_key     signs what login nodes fetch; 'sallyport node files' tells them
   sallyport.toml       the configuration; add your [[issuers]] and [[systems]]
 Next:
   sallyport check-config --config %[3]s

@@ -33,7 +33,7 @@ func (r *release) check(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	lines := keyLines(r.files[TrustFile])
 	stage := map[string][]byte{TrustFile: r.files[TrustFile], RevocationFile: r.files[RevocationFile]}
-	if len(lines) > 0 {
+	if r.manifest.hasActive() {
 		stage["active.pub"] = []byte(lines[0] + "\n")
 	}
 	if r.manifest.Canary != "" {
@@ -71,6 +71,12 @@ func (r *release) checkTrust(ctx context.Context, keygen, path string, lines []s
 			return fmt.Errorf("key %d is not of the form: KEYTYPE KEY COMMENT", i+1)
 		}
 	}
+	if len(lines) != len(r.manifest.Keys) {
+		return fmt.Errorf("it has %d keys, the manifest says %d", len(lines), len(r.manifest.Keys))
+	}
+	if len(lines) == 0 {
+		return nil
+	}
 	out, code, err := runTool(ctx, keygen, "-l", "-f", path)
 	if err != nil {
 		return err
@@ -98,8 +104,13 @@ func (r *release) checkTrust(ctx context.Context, keygen, path string, lines []s
 
 // checkRevocation asks of the list what sshd would ask. An invalid list would refuse every login.
 func (r *release) checkRevocation(ctx context.Context, keygen, dir string) error {
-	list := filepath.Join(dir, RevocationFile)
-	out, code, err := runTool(ctx, keygen, "-Q", "-f", list, filepath.Join(dir, "active.pub"))
+	ask := func(files ...string) (string, int, error) {
+		return runTool(ctx, keygen, append([]string{"-Q", "-f", filepath.Join(dir, RevocationFile)}, files...)...)
+	}
+	out, code, err := ask()
+	if r.manifest.hasActive() {
+		out, code, err = ask(filepath.Join(dir, "active.pub"))
+	}
 	switch {
 	case err != nil:
 		return err
@@ -111,12 +122,14 @@ func (r *release) checkRevocation(ctx context.Context, keygen, dir string) error
 	if r.manifest.Canary == "" {
 		return nil
 	}
-	out, code, err = runTool(ctx, keygen, "-Q", "-f", list, filepath.Join(dir, "canary-cert.pub"))
+	out, code, err = ask(filepath.Join(dir, "canary-cert.pub"))
 	if err == nil && code != 1 {
 		err = fmt.Errorf("%s does not revoke the canary, so it would revoke nobody: %s", RevocationFile, out)
 	}
 	return err
 }
+
+func (m Manifest) hasActive() bool { return len(m.Keys) > 0 && m.Keys[0].State == StateActive }
 
 // runTool runs a program of OpenSSH and returns what it says, cut to a line's length, and its exit code.
 func runTool(ctx context.Context, program string, args ...string) (string, int, error) {

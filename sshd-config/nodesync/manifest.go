@@ -23,7 +23,8 @@ type Manifest struct {
 	IssuedAt, ExpiresAt time.Time
 	// Trust and Revocation are the two files.
 	Trust, Revocation FileSum
-	// Keys are the keys of the trust file in its order: the active one first.
+	// Keys are the keys of the trust file in its order: the active one first. After a compromise without a standby no key is
+	// active, and there may be none at all: then nobody logs in by a certificate, which is meant.
 	Keys []Key
 	// Canary is a certificate that the revocation list revokes, as a line of a public key file without comment; empty if there
 	// is none. A node refuses a list that does not revoke it.
@@ -33,13 +34,13 @@ type Manifest struct {
 // A FileSum is the content of a file in short.
 type FileSum struct {
 	SHA256 string `json:"sha256"` // 64 lower-case hexadecimal digits
-	Size   int64  `json:"size"`   // in bytes, 1 to MaxFile
+	Size   int64  `json:"size"`   // in bytes, up to MaxFile
 }
 
 // A Key is one line of the trust file.
 type Key struct {
 	Fingerprint string `json:"fingerprint"` // "SHA256:..." as ssh-keygen -l prints it
-	State       string `json:"state"`       // "active" for the first and only the first; else such as "pending" or "retiring"
+	State       string `json:"state"`       // "active" for the key that signs, the first; else such as "pending" or "retiring"
 }
 
 // StateActive is the state of the key that signs.
@@ -145,12 +146,13 @@ func (m Manifest) validate() error {
 	need(m.Version > 0 && m.Version <= MaxVersion, "version %d is not from 1 to %d", m.Version, MaxVersion)
 	need(wholeSecond(m.IssuedAt) && wholeSecond(m.ExpiresAt) && m.ExpiresAt.After(m.IssuedAt), "it is not issued before it expires, in whole seconds of this age")
 	for name, f := range map[string]FileSum{TrustFile: m.Trust, RevocationFile: m.Revocation} {
-		need(sumText.MatchString(f.SHA256) && f.Size > 0 && f.Size <= MaxFile, "%s has no SHA-256, or not 1 to %d bytes", name, MaxFile)
+		need(sumText.MatchString(f.SHA256) && f.Size >= 0 && f.Size <= MaxFile, "%s has no SHA-256, or more than %d bytes", name, MaxFile)
 	}
-	need(len(m.Keys) > 0 && len(m.Keys) <= maxKeys, "it names %d keys, not 1 to %d", len(m.Keys), maxKeys)
+	need(m.Revocation.Size > 0, "an empty %s would revoke nobody", RevocationFile)
+	need((m.Trust.Size > 0) == (len(m.Keys) > 0) && len(m.Keys) <= maxKeys, "it names %d keys, %d bytes, and at most %d keys are taken", len(m.Keys), m.Trust.Size, maxKeys)
 	for i, k := range m.Keys {
 		need(fingerprintText.MatchString(k.Fingerprint), "key %d: fingerprint %.80q", i+1, k.Fingerprint)
-		need(stateText.MatchString(k.State) && (k.State == StateActive) == (i == 0), "key %d: state %.40q; the first key, and only it, is active", i+1, k.State)
+		need(stateText.MatchString(k.State) && (k.State != StateActive || i == 0), "key %d: state %.40q; only the first key may be active", i+1, k.State)
 	}
 	need(m.Canary == "" || len(m.Canary) <= 16<<10 && canaryText.MatchString(m.Canary) && strings.Contains(m.Canary, "-cert-v01@openssh.com "), "the canary is no certificate")
 	return errors.Join(errs...)

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/ca"
+	"sallyport/sshd-config/nodesync"
+	"sallyport/store"
+)
+
+const (
+	// distributionKey is the file of the key that signs manifests, in the data folder; its public half has ".pub" added.
+	distributionKey = "distribution_key"
+	// manifestRecord is where the store has the newest manifest.
+	manifestRecord = "distribution/manifest"
+	// manifestLife is how long a manifest is good; it is made anew when half of that is over. A node whose mirror or service
+	// is frozen complains after a day at most.
+	manifestLife = 24 * time.Hour
+)
+
+// loadDistributionKey loads the key that signs manifests, or makes it. Its passphrase is that of the CA key.
+func loadDistributionKey(f File, keys caKeys) (*ca.Key, error) {
+	folder := ca.KeyFolder{Dir: f.DataDir, Algorithm: "ed25519", Passphrase: keys.folder.Passphrase}
+	key, err := folder.Load(distributionKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = folder.Create(distributionKey)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("distribution key: %w", err)
+	}
+	err = writeNew(filepath.Join(f.DataDir, distributionKey+".pub"), ssh.MarshalAuthorizedKey(key.PublicKey()), 0o644)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("distribution key: %w", err)
+	}
+	return key, nil
+}
+
+// A published is what the CA publishes; see ca.Authority.
+type published interface {
+	Keys() []ca.KeyStatus
+	TrustBundle() []byte
+	RevocationList() []byte
+}
+
+// A publisher signs a manifest for what the CA publishes. Processes on one store serve the same bytes.
+type publisher struct {
+	source published
+	signer ssh.Signer
+	store  store.Store
+	log    *slog.Logger
+	latest atomic.Pointer[signedManifest]
+}
+
+// A signedManifest is the record in the store.
+type signedManifest struct {
+	Text      []byte `json:"text"`
+	Signature []byte `json:"signature"`
+	parsed    nodesync.Manifest
+}
+
+// Manifest returns the manifest for what is published now, and its signature. A new version is made, and durable, when
+// something has changed or half the life of the last one is over.
+func (p *publisher) Manifest(ctx context.Context) (text, signature []byte, err error) {
+	want, err := p.draft()
+	if err != nil {
+		return nil, nil, err
+	}
+	if have := p.latest.Load(); have != nil && have.serves(want) {
+		return have.Text, have.Signature, nil
+	}
+	const attempts = 5 // other processes may publish at the same time
+	for range attempts {
+		var next *signedManifest
+		if next, err = p.publish(ctx, want); err == nil {
+			p.latest.Store(next)
+			return next.Text, next.Signature, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: manifest: %w", ca.ErrUnavailable, err)
+}
+
+// serves says whether a manifest is still good for what is published.
+func (s *signedManifest) serves(want nodesync.Manifest) bool {
+	have := s.parsed
+	left := time.Until(have.ExpiresAt)
+	want.Version, want.IssuedAt, want.ExpiresAt = have.Version, have.IssuedAt, have.ExpiresAt
+	text, err := want.Marshal()
+	return err == nil && string(text) == string(s.Text) && left > manifestLife/2 && left <= manifestLife+time.Minute
+}
+
+// draft is the manifest for what is published now, but for its version and times.
+func (p *publisher) draft() (nodesync.Manifest, error) {
+	bundle := p.source.TrustBundle()
+	m := nodesync.Manifest{CA: "sallyport-user-ca", Trust: nodesync.Sum(bundle), Revocation: nodesync.Sum(p.source.RevocationList())}
+	states := map[string]string{}
+	for _, k := range p.source.Keys() {
+		states[k.Fingerprint] = string(k.State)
+	}
+	for rest := bundle; len(rest) > 0; {
+		key, _, _, next, err := ssh.ParseAuthorizedKey(rest)
+		if err != nil {
+			return m, fmt.Errorf("trust bundle: %w", err)
+		}
+		rest = next
+		fingerprint := ssh.FingerprintSHA256(key)
+		m.Keys = append(m.Keys, nodesync.Key{Fingerprint: fingerprint, State: states[fingerprint]})
+	}
+	if c, ok := p.source.(interface{ Canary() *ssh.Certificate }); ok {
+		if cert := c.Canary(); cert != nil {
+			line := ssh.MarshalAuthorizedKey(cert)
+			m.Canary = string(line[:len(line)-1])
+		}
+	}
+	return m, nil
+}
+
+// publish takes the manifest of the store if it serves, else it writes the next; store.ErrConflict if another was faster.
+func (p *publisher) publish(ctx context.Context, want nodesync.Manifest) (*signedManifest, error) {
+	e, err := p.store.Get(ctx, manifestRecord)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	// Not below the time: after a restore from a backup, nodes must not take the next manifest for an old one.
+	want.Version, want.IssuedAt, want.ExpiresAt = now.Unix(), now, now.Add(manifestLife)
+	if err == nil {
+		have, err := p.read(e.Value)
+		if err != nil {
+			return nil, err
+		}
+		if p.signed(have) && have.serves(want) {
+			return have, nil
+		}
+		want.Version = max(want.Version, have.parsed.Version+1)
+	}
+	next := &signedManifest{parsed: want}
+	if next.Text, err = want.Marshal(); err != nil {
+		return nil, err
+	}
+	if next.Signature, err = nodesync.Sign(p.signer, nodesync.Namespace, next.Text); err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(next)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.store.Put(ctx, store.Entry{Key: manifestRecord, Value: value, Revision: e.Revision}); err != nil {
+		return nil, err
+	}
+	p.log.InfoContext(ctx, "manifest published", slog.Int64("version", want.Version), slog.Int("keys", len(want.Keys)),
+		slog.Int64("revocation_list_bytes", want.Revocation.Size))
+	return next, nil
+}
+
+func (p *publisher) read(value []byte) (*signedManifest, error) {
+	s := &signedManifest{}
+	if err := json.Unmarshal(value, s); err != nil {
+		return nil, fmt.Errorf("record %q is damaged: %w", manifestRecord, err)
+	}
+	var err error
+	if s.parsed, err = nodesync.ParseManifest(s.Text); err != nil {
+		return nil, fmt.Errorf("record %q is damaged: %w", manifestRecord, err)
+	}
+	return s, nil
+}
+
+// signed says whether the signature is of the present distribution key, which may have been replaced.
+func (p *publisher) signed(s *signedManifest) bool {
+	_, err := nodesync.Verify([]ssh.PublicKey{p.signer.PublicKey()}, nodesync.Namespace, s.Text, s.Signature)
+	return err == nil
+}
