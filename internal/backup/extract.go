@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"sallyport/internal/private"
 )
@@ -53,9 +54,9 @@ func Extract(ctx context.Context, r io.Reader, dir string, finish func(staging s
 	if err := syncFolders(staging); err != nil {
 		return m, err
 	}
-	// rename(2) replaces an empty folder, and no other.
-	if err := os.Rename(staging, dir); err != nil {
-		return m, err
+	// rename(2) replaces an empty folder, and no other; os.Rename replaces none.
+	if err := syscall.Rename(staging, dir); err != nil {
+		return m, fmt.Errorf("%q: %w", dir, err)
 	}
 	return m, private.SyncDir(above)
 }
@@ -153,7 +154,7 @@ func put(root *os.Root, h *tar.Header, content io.Reader) (err error) {
 	if err := root.MkdirAll(path.Dir(h.Name), 0o700); err != nil {
 		return err
 	}
-	mode := fs.FileMode(h.Mode&0o755) | 0o600 //nolint:gosec // nine bits
+	mode := fs.FileMode(h.Mode&0o755) | 0o600
 	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
