@@ -17,6 +17,9 @@ import (
 // key (systemd.exec(5), LoadCredentialEncrypted).
 const credentialName = "ca-passphrase"
 
+// backupCredentialName is the one with the passphrase of backups.
+const backupCredentialName = "backup-passphrase"
+
 // keyPassphrase finds the passphrase of the CA key: the configured file, the
 // systemd credential, or none. The terminal is asked only by askOnce, after the
 // key turned out to be encrypted.
@@ -33,12 +36,22 @@ func keyPassphrase(s streams, file string) ([]byte, error) {
 	return nil, nil
 }
 
-// askOnce asks the terminal for a passphrase.
+// askOnce asks the terminal for the passphrase of the CA key.
 func askOnce(s streams, prompt string) ([]byte, error) {
+	secret, err := askTerminal(s, prompt)
+	if errors.Is(err, errNoTerminal) {
+		err = errors.New("the CA key is encrypted and there is no terminal to ask: " +
+			"set ca.passphrase_file, or the systemd credential \"" + credentialName + "\"")
+	}
+	return secret, err
+}
+
+var errNoTerminal = errors.New("there is no terminal to ask")
+
+func askTerminal(s streams, prompt string) ([]byte, error) {
 	tty, ok := s.in.(*os.File)
 	if !ok || !term.IsTerminal(int(tty.Fd())) {
-		return nil, errors.New("the CA key is encrypted and there is no terminal to ask: " +
-			"set ca.passphrase_file, or the systemd credential \"" + credentialName + "\"")
+		return nil, errNoTerminal
 	}
 	fmt.Fprint(s.err, prompt)
 	secret, err := term.ReadPassword(int(tty.Fd()))
@@ -47,6 +60,32 @@ func askOnce(s streams, prompt string) ([]byte, error) {
 		err = errors.New("the passphrase is empty")
 	}
 	return secret, err
+}
+
+// backupPassphrase finds the passphrase of a backup: the given file, the systemd
+// credential, or the terminal, which is asked twice for a new one.
+func backupPassphrase(s streams, file string, fresh bool) ([]byte, error) {
+	if file != "" {
+		return ca.ReadPassphrase(file)
+	}
+	if dir := s.getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		secret, err := ca.ReadPassphrase(filepath.Join(dir, backupCredentialName))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return secret, err
+		}
+	}
+	first, err := askTerminal(s, "Passphrase of the backup: ")
+	if err != nil {
+		return nil, fmt.Errorf("passphrase of the backup: %w; use --passphrase-file", err)
+	}
+	if !fresh {
+		return first, nil
+	}
+	second, err := askTerminal(s, "The same again: ")
+	if err == nil && !bytes.Equal(first, second) {
+		err = errors.New("the two passphrases differ")
+	}
+	return first, err
 }
 
 func askTwice(s streams) ([]byte, error) {

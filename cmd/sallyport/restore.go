@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/internal/backup"
+	"sallyport/internal/sealed"
+	"sallyport/store"
+	"sallyport/store/audit"
+	"sallyport/store/bolt"
+)
+
+const restoreLong = `Make the data folder DIR from a backup. DIR must not exist, or be empty: a restore
+overwrites nothing. With a wrong passphrase, or if one bit of the file was changed
+or its end is missing, nothing is made.
+
+Store and audit log are checked on the way. The audit log goes on with an entry
+about the restore; credentials that were cached for running connections are left
+out. Serial numbers are random, never counted, so none that was given out after
+the backup comes again.
+
+A restore goes back in time. What happened after the backup is not in it: read the
+list that is printed at the end before you start the service.`
+
+// restoreNotes is what only people can know after a restore.
+const restoreNotes = `What came after the backup is not in it. Before you start the service:
+  1. Make sure that the old service is off, and stays off.
+  2. Repeat each revocation since then; a person who was locked out may sign in
+     again, and a certificate that was revoked counts again once a node has the
+     restored list.
+  3. Repeat each key that was retired or declared compromised since then: its
+     private key may be back. A key that was made since then is lost; if nodes
+     trust it, they refuse nothing, but nobody can sign with it.
+  4. Certificates that were issued since then stay valid until they end, and the
+     ledger does not have them; the audit log of the old service has, if it is left.
+`
+
+func newRestore(s streams) *cobra.Command {
+	var passphraseFile, reason string
+	cmd := &cobra.Command{
+		Use: "restore FILE DIR", Short: "Make a data folder from a backup", GroupID: "admin", Long: restoreLong,
+		Args: exactArgs("FILE", "DIR"), Example: "  sallyport restore /mnt/backup/sallyport-2026-11-23 /etc/sallyport",
+	}
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the passphrase of the backup from this file (mode 0600)")
+	cmd.Flags().StringVar(&reason, "reason", "restore", "why, for the audit log of the restored service")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		passphrase, err := backupPassphrase(s, passphraseFile, false)
+		if err != nil {
+			return err
+		}
+		return restore(cmd.Context(), s, args[0], args[1], passphrase, reason)
+	}
+	return cmd
+}
+
+func restore(ctx context.Context, s streams, file, dir string, passphrase []byte, reason string) error {
+	in, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // it was only read
+	r, err := sealed.NewReader(io.TeeReader(in, &progress{to: s.err, what: "read"}), passphrase)
+	if err != nil {
+		return fmt.Errorf("%q: %w; nothing was changed", file, err)
+	}
+	m, err := backup.Extract(ctx, r, dir, func(staging string, m backup.Manifest) error {
+		return settle(ctx, staging, m, reason)
+	})
+	if err != nil {
+		return fmt.Errorf("%q: %w", file, err)
+	}
+	fmt.Fprintf(s.out, "%s: restored as it was on %s at %s\n", dir, m.Created.Format(time.RFC3339), m.Host)
+	fmt.Fprint(s.err, restoreNotes)
+	notePaths(s, filepath.Join(dir, filepath.FromSlash(m.Config)), dir)
+	return nil
+}
+
+// settle checks what was restored into dir, and makes it a state of its own.
+func settle(ctx context.Context, dir string, m backup.Manifest, reason string) error {
+	if err := settleStore(ctx, filepath.Join(dir, filepath.FromSlash(m.Store))); err != nil {
+		return err
+	}
+	folder := filepath.Join(dir, filepath.FromSlash(m.Audit))
+	log, err := audit.Open(audit.Config{Dir: folder})
+	if err != nil {
+		return err
+	}
+	// The first line that differs from the old log, should that have gone on: the
+	// two can be told apart from here.
+	err = log.Record(ctx, audit.Event{
+		Action: audit.AdminAct, Outcome: audit.Success, Reason: reason,
+		Detail: map[string]string{
+			"act": "restore", "uid": strconv.Itoa(os.Getuid()),
+			"backup_created": m.Created.Format(time.RFC3339), "backup_host": m.Host, "backup_version": m.Version,
+		},
+	})
+	if err := errors.Join(err, log.Close()); err != nil {
+		return err
+	}
+	_, err = audit.Verify(folder)
+	return err
+}
+
+// settleStore checks the store, and removes cached credentials: they are for
+// people who may have been locked out since.
+func settleStore(ctx context.Context, path string) error {
+	db, err := bolt.Open(bolt.Config{Path: path})
+	if err != nil {
+		return err
+	}
+	err = db.Check(ctx)
+	for e, listErr := range db.List(ctx, "credential/") {
+		if err = errors.Join(err, listErr); err != nil {
+			break
+		}
+		if err = db.Delete(ctx, e); errors.Is(err, store.ErrNotFound) { // it has expired this moment
+			err = nil
+		}
+	}
+	return errors.Join(err, db.Close())
+}
+
+// notePaths says which parts of the restored service its configuration looks for
+// elsewhere.
+func notePaths(s streams, config, dir string) {
+	f, err := loadConfig(config, s.getenv)
+	if err != nil {
+		fmt.Fprintf(s.err, "sallyport: note: the configuration needs care before it is used:\n%v\n", err)
+		return
+	}
+	for _, part := range []struct{ key, path string }{
+		{"data_dir", f.DataDir}, {"audit.dir", f.Audit.Dir}, {"ca.key", keyFile(f)},
+	} {
+		if rel, err := filepath.Rel(dir, part.path); part.path != "" && (err != nil || rel == ".." || strings.HasPrefix(rel, "../")) {
+			fmt.Fprintf(s.err, "sallyport: note: %s in %s is %q, not in the restored folder\n", part.key, config, part.path)
+		}
+	}
+}
