@@ -2,7 +2,6 @@ package ca
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -29,17 +28,3 @@ func (a *Authority) BundleVersion() uint64 { return a.ring.latest.Load().Version
 // revocation list for good, so that not even a trust file from a backup brings
 // one back.
 func (a *Authority) Distrusted() []ssh.PublicKey { return a.ring.latest.Load().distrusted() }
-
-// RevocationList is the content of the nodes' RevokedKeys file: a key revocation
-// list (OpenSSH PROTOCOL.krl) that revokes nothing. A node must have a valid one,
-// for sshd refuses every login if the file is missing or damaged. The bytes stay
-// the same as long as the process runs.
-func (a *Authority) RevocationList() []byte {
-	list := []byte("SSHKRL\n\x00")
-	list = binary.BigEndian.AppendUint32(list, 1)                        // format version
-	list = binary.BigEndian.AppendUint64(list, 1)                        // version of the list
-	list = binary.BigEndian.AppendUint64(list, uint64(a.started.Unix())) //nolint:gosec // after 1970
-	list = binary.BigEndian.AppendUint64(list, 0)                        // flags
-	list = binary.BigEndian.AppendUint32(list, 0)                        // reserved
-	return binary.BigEndian.AppendUint32(list, 0)                        // comment
-}

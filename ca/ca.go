@@ -62,6 +62,7 @@ type Config struct {
 // An Authority issues certificates. It is safe for concurrent use.
 type Authority struct {
 	ring      *keyring
+	revoked   *revocations
 	rotation  RotationConfig
 	probing   chan struct{} // one element while a round of probes is under way
 	store     store.Store
@@ -69,7 +70,6 @@ type Authority struct {
 	profiles  map[string]*profile
 	retention time.Duration
 	logger    *slog.Logger
-	started   time.Time
 }
 
 // New validates cfg and reports all its mistakes at once.
@@ -99,7 +99,6 @@ func New(cfg Config) (*Authority, error) {
 		profiles:  profiles,
 		retention: cfg.LedgerRetention,
 		logger:    cfg.Logger,
-		started:   time.Now(),
 	}
 	if a.retention == 0 {
 		a.retention = DefaultLedgerRetention
@@ -113,6 +112,9 @@ func New(cfg Config) (*Authority, error) {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	if err := a.ring.sweep(a.ring.latest.Load()); err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	if err := a.openRevocations(context.Background()); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	return a, nil

@@ -111,7 +111,7 @@ func (c *Cache) Credential(ctx context.Context, caller identity.Identity, system
 		f, mine := c.board(key)
 		if mine {
 			c.fly(ctx, f, key, caller)
-			return f.signer, f.cert, f.err
+			return c.land(ctx, f, caller)
 		}
 		select {
 		case <-ctx.Done():
@@ -120,9 +120,26 @@ func (c *Cache) Credential(ctx context.Context, caller identity.Identity, system
 		}
 		// A refusal speaks of the other call's token, which may have been older.
 		if !errors.Is(f.err, ErrPolicy) {
-			return f.signer, f.cert, f.err
+			return c.land(ctx, f, caller)
 		}
 	}
+}
+
+// land returns what a flight has found, unless it was revoked meanwhile.
+func (c *Cache) land(ctx context.Context, f *flight, caller identity.Identity) (ssh.Signer, *ssh.Certificate, error) {
+	if f.err != nil {
+		return nil, nil, f.err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
+	defer cancel()
+	err := c.authority.standing(ctx, caller, f.cert, c.profile.backdate)
+	switch {
+	case errors.Is(err, errCertificateRevoked):
+		return nil, nil, fmt.Errorf("%w: %w meanwhile", ErrUnavailable, err)
+	case err != nil:
+		return nil, nil, err
+	}
+	return f.signer, f.cert, nil
 }
 
 // board joins the flight of key, or begins it.
@@ -165,7 +182,9 @@ func (c *Cache) find(ctx context.Context, key cacheKey, caller identity.Identity
 	default:
 		signer, cert, err := c.open(active, entry, caller)
 		if err == nil && c.fresh(cert, time.Now()) {
-			return signer, cert, nil
+			if err = c.authority.standing(ctx, caller, cert, c.profile.backdate); err == nil {
+				return signer, cert, nil
+			}
 		}
 		if err != nil && !errors.Is(err, errFormerKey) {
 			c.authority.logger.WarnContext(ctx, "cached credential is discarded", slog.Any("error", err), slog.Any("caller", caller))

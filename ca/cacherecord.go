@@ -21,6 +21,8 @@ import (
 // errFormerKey is no fault of the record: a rotation has made it useless.
 var errFormerKey = errors.New("certificate is of another CA key")
 
+const credentialPrefix = "credential/"
+
 // cacheRecord is what the store keeps of a credential.
 type cacheRecord struct {
 	Certificate []byte `json:"certificate"` // wire form
@@ -37,7 +39,7 @@ func (k cacheKey) record() string {
 		h.Write(size[:])
 		h.Write([]byte(part))
 	}
-	return "credential/" + hex.EncodeToString(h.Sum(nil))
+	return credentialPrefix + hex.EncodeToString(h.Sum(nil))
 }
 
 // sealLabel ties a private key to its place in the store and to its certificate,

@@ -56,6 +56,7 @@ type draft struct {
 	validBefore uint64
 	options     map[string]string
 	extensions  map[string]string
+	drafted     time.Time
 	spent       atomic.Bool
 
 	// What findOwner has found; empty for an ephemeral key.
@@ -96,6 +97,7 @@ func newDraft(r Request, p *profile, now time.Time, serial uint64, requestID str
 		validBefore: before,
 		options:     options,
 		extensions:  p.extensions,
+		drafted:     now,
 	}, nil
 }
 

@@ -187,14 +187,20 @@ func (b brokenAudit) Record(ctx context.Context, e audit.Event) error {
 	return b.Recorder.Record(ctx, e)
 }
 
-// brokenStore fails every write and every list.
+// brokenStore fails for the ledger and the cache; what New needs can be had.
 type brokenStore struct{ store.Store }
 
-func (brokenStore) Put(context.Context, store.Entry) (store.Entry, error) {
-	return store.Entry{}, errDisk
+func (s brokenStore) Put(ctx context.Context, e store.Entry) (store.Entry, error) {
+	if strings.HasPrefix(e.Key, ledgerPrefix) || strings.HasPrefix(e.Key, credentialPrefix) {
+		return store.Entry{}, errDisk
+	}
+	return s.Store.Put(ctx, e)
 }
 
-func (brokenStore) List(context.Context, string) iter.Seq2[store.Entry, error] {
+func (s brokenStore) List(ctx context.Context, prefix string) iter.Seq2[store.Entry, error] {
+	if prefix != ledgerPrefix {
+		return s.Store.List(ctx, prefix)
+	}
 	return func(yield func(store.Entry, error) bool) { yield(store.Entry{}, errDisk) }
 }
 

@@ -52,6 +52,9 @@ func (a *Authority) Issue(ctx context.Context, r Request) (*ssh.Certificate, err
 // issueWith does all steps with the key that is active now.
 func (a *Authority) issueWith(ctx context.Context, r Request, requestID string) (*ssh.Certificate, error) {
 	d, err := a.draft(r, requestID)
+	if err == nil {
+		err = a.admit(ctx, d)
+	}
 	if err != nil {
 		return nil, a.refuse(ctx, r, err)
 	}
@@ -120,6 +123,9 @@ func (a *Authority) enterAndSign(ctx context.Context, d *draft, key signingKey, 
 		return nil, err
 	}
 	if err := a.claim(ctx, d); err != nil {
+		return nil, err
+	}
+	if err := a.admitEntered(ctx, d); err != nil {
 		return nil, err
 	}
 	// The row stands. If the key is active still, whoever retires it after this has
