@@ -131,7 +131,7 @@ type IssuerSection struct {
 
 // CASection configures the certificate authority.
 type CASection struct {
-	// Run the CA. Without it the executor needs static keys.
+	// Run the CA. Without it the executor gets its credentials elsewhere.
 	Enabled bool `key:"enabled" default:"true"`
 	// The CA's private key, an OpenSSH PEM file of mode 0600. A relative path
 	// starts at data_dir. Or "agent:/path/to/socket#SHA256:…" for a key that an
@@ -144,6 +144,26 @@ type CASection struct {
 	LedgerRetention time.Duration `key:"ledger_retention" default:"720h" check:"1h..87600h"`
 	// What certificates look like.
 	Profiles ProfilesSection `key:"profiles"`
+	// Certificates in the formats of other services, for FirecREST v2 and for
+	// another Sallyport whose executor.credentials is "remote" or "deic".
+	Compat CompatSection `key:"compat"`
+}
+
+// CompatSection configures other services' formats.
+type CompatSection struct {
+	// Serve POST /api/v1/ssh-keys, FirecREST's "SSHService". WARNING: in this
+	// format the service makes the private key and sends it over the network. Whoever
+	// reads that answer on its way, in a proxy, in a trace, is the user until the
+	// certificate ends, and no log can tell. Leave it off unless a client can do
+	// nothing better, and then serve TLS and keep certificates short.
+	SSHKeys bool `key:"ssh_keys" default:"false"`
+	// Serve POST /NAME/sign and /NAME/signJSON, the format of DeiC's sshca, which
+	// FirecREST calls "SSHCA", under this name. The client keeps its private key; its
+	// token stands in the body. Empty means off.
+	DeiC string `key:"deic" check:"caname" example:"sallyport"`
+	// The profile of these certificates. Those of "executor" run commands and copy
+	// files, and nothing else; "user" adds what ca.profiles.user says.
+	Profile string `key:"profile" default:"executor" check:"executor|user"`
 }
 
 // ProfilesSection holds the two profiles.
@@ -178,9 +198,10 @@ type ProfileSection struct {
 type ExecutorSection struct {
 	// Run commands. Without it only the CA serves.
 	Enabled bool `key:"enabled" default:"true"`
-	// Where credentials come from: certificates of the built-in CA, or the keys
-	// under static_keys.
-	Credentials string `key:"credentials" default:"builtin" check:"builtin|static"`
+	// Where credentials come from: certificates of the built-in CA, the keys under
+	// static_keys, or certificates of a service elsewhere, see executor.remote, in
+	// the format of FirecREST's SSHService ("remote") or of DeiC's sshca ("deic").
+	Credentials string `key:"credentials" default:"builtin" check:"builtin|static|remote|deic"`
 	// Bytes of each output stream that an answer holds at most; a request may
 	// ask for less.
 	MaxOutput int64 `key:"max_output" default:"8388608" check:"1024..1073741824"`
@@ -198,6 +219,41 @@ type ExecutorSection struct {
 	// may take to give one.
 	KeepaliveInterval time.Duration `key:"keepalive_interval" default:"15s" check:"1s..10m"`
 	KeepaliveTimeout  time.Duration `key:"keepalive_timeout" default:"5s" check:"1s..1m"`
+	// The service for executor.credentials "remote" and "deic". It gets the caller's
+	// token as it is. A certificate is used only if it is the caller's, names no
+	// other account, is short, and is signed by an expected CA.
+	Remote RemoteSection `key:"remote"`
+}
+
+// RemoteSection configures the service that makes certificates.
+type RemoteSection struct {
+	// Base of the service, to which "/api/v1/ssh-keys" ("remote") or "/sign" ("deic")
+	// is added: for DeiC it ends with the name of the CA.
+	URL string `key:"url" check:"url" example:"https://ca.example.org/sallyport"`
+	// Allow http:// to an address other than loopback. Tokens, and with "remote"
+	// private keys, cross that link in the clear.
+	AllowHTTP bool `key:"allow_http" default:"false"`
+	// PEM file of the CAs that sign the service's TLS certificate; the system's if
+	// empty. A relative path starts at the folder of the configuration file.
+	TLSCA string `key:"tls_ca" example:"/etc/sallyport/service-ca.pem"`
+	// How long a request may take, from connect to the last byte.
+	Timeout time.Duration `key:"timeout" default:"5s" check:"100ms..1m"`
+	// Fingerprints of the keys that may sign, as "ssh-keygen -l" prints them.
+	CAFingerprints []string `key:"ca_fingerprints" check:"fingerprint" example:"SHA256:ABEHBx6lcfbfAXwO3lqiAopLfQJSElLLQUOGhUDmRa4"`
+	// File with such keys, one a line, as TrustedUserCAKeys has them; a Sallyport
+	// serves it at /v1/ca/trusted-user-ca-keys. It is read for each certificate, so
+	// that a rotation needs no restart. A relative path starts at the folder of the
+	// configuration file. One of ca_fingerprints and ca_keys is needed.
+	CAKeys string `key:"ca_keys" example:"/etc/sallyport/trusted_ca.pub"`
+	// Life of a certificate that "remote" asks for, in whole minutes. Every such
+	// service knows 1m, which FirecREST asks for; a Sallyport grants what its profile
+	// allows, and 5m spares it requests.
+	TTL time.Duration `key:"ttl" default:"1m" check:"1m..24h"`
+	// Longest life that a certificate may have left when it arrives.
+	MaxTTL time.Duration `key:"max_ttl" default:"15m" check:"1m..24h"`
+	// Extensions that a certificate may have. The executor needs none, but on jump
+	// hosts permit-port-forwarding.
+	Extensions []string `key:"extensions" default:"permit-pty" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding"`
 }
 
 // SystemSection configures one system.

@@ -19,6 +19,9 @@ var (
 	aliasPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,15}$`)
 	systemPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	loginPattern  = regexp.MustCompile(`^[a-z_][a-z0-9_.-]{0,31}$`)
+	caNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+	fingerprintPattern = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
 )
 
 // checkText checks one string, alone or of a list.
@@ -48,6 +51,10 @@ func checkText(rule, s string) string {
 		return matches(aliasPattern, s, "must be 1 to 16 of a-z, 0-9 and '-', beginning with a letter")
 	case "system":
 		return matches(systemPattern, s, "must be 1 to 63 of a-z, 0-9, '.', '_' and '-'")
+	case "fingerprint":
+		return matches(fingerprintPattern, s, "must be a fingerprint as ssh-keygen -l prints it: SHA256: and 43 characters")
+	case "caname":
+		return matches(caNamePattern, s, "must be 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit")
 	case "login":
 		return matches(loginPattern, s, "must be an account name: 1 to 32 of a-z, 0-9, '_', '.' and '-'")
 	}

@@ -109,9 +109,11 @@ func (d *decoder) checkCredentials(f *File) {
 	case !f.CA.Enabled && !f.Executor.Enabled:
 		d.fail("executor.enabled", "must be true if ca.enabled is false: else there is nothing to serve")
 	case f.Executor.Enabled && f.Executor.Credentials == "builtin" && !f.CA.Enabled:
-		d.fail("executor.credentials", `"builtin" needs ca.enabled = true; else use "static"`)
+		d.fail("executor.credentials", `"builtin" needs ca.enabled = true; else use "static", "remote" or "deic"`)
 	case f.Executor.Enabled && f.Executor.Credentials == "static" && len(f.StaticKeys) == 0:
 		d.fail("executor.credentials", `"static" needs at least one [[static_keys]] table`)
+	case f.Executor.Enabled && f.Executor.elsewhere():
+		d.checkRemote(f.Executor.Remote)
 	}
 	for i, s := range f.StaticKeys {
 		at := func(key string) string { return fmt.Sprintf("static_keys[%d].%s", i, key) }
@@ -156,6 +158,7 @@ func (f *File) resolvePaths(base string) {
 	for i := range f.Issuers {
 		from(base, &f.Issuers[i].JWKSFile)
 	}
+	from(base, &f.Executor.Remote.TLSCA, &f.Executor.Remote.CAKeys)
 	for i := range f.StaticKeys {
 		s := &f.StaticKeys[i]
 		from(base, &s.KeyFile, &s.PassphraseFile, &s.CertificateFile)

@@ -134,6 +134,10 @@ func allowedText(rule string) string {
 		return "1 to 63 of a-z, 0-9, '.', '_', '-'"
 	case "login":
 		return "account names"
+	case "fingerprint":
+		return "SHA256: and 43 characters"
+	case "caname":
+		return "1 to 64 of a-z, A-Z, 0-9, '.', '_', '-'"
 	}
 	if low, high, found := strings.Cut(rule, ".."); found {
 		return low + " to " + high

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"sallyport/executor"
+	"sallyport/executor/credential"
+	"sallyport/store/audit"
+)
+
+// elsewhere says whether certificates come from a service over the network.
+func (s ExecutorSection) elsewhere() bool {
+	return s.Credentials == "remote" || s.Credentials == "deic"
+}
+
+func (d *decoder) checkRemote(s RemoteSection) {
+	const at = "executor.remote."
+	d.require(at+"url", s.URL)
+	u, err := url.Parse(s.URL)
+	if err == nil && s.URL != "" && u.Scheme == "http" && !s.AllowHTTP && !isLoopback(net.JoinHostPort(u.Hostname(), "80")) && !d.mistaken(at+"url") {
+		d.fail(at+"url", "must begin with https://, or set executor.remote.allow_http = true and accept that tokens cross that link in the clear")
+	}
+	if err == nil && u.RawQuery != "" {
+		d.fail(at+"url", "must have no query: a path is added to it")
+	}
+	if s.CAKeys == "" {
+		d.requireList(at+"ca_fingerprints", s.CAFingerprints, "give it, or ca_keys; else any CA would be believed")
+	}
+	if s.TTL > s.MaxTTL {
+		d.fail(at+"ttl", "%q is above max_ttl, %q", s.TTL, s.MaxTTL)
+	}
+	if s.TTL%time.Minute != 0 {
+		d.fail(at+"ttl", "%q is not whole minutes", s.TTL)
+	}
+}
+
+// openRemote makes the client of the certificate service.
+func (d *daemon) openRemote(s ExecutorSection) (executor.CredentialProvider, error) {
+	cfg := credential.ServiceConfig{
+		URL: s.Remote.URL, AllowHTTP: s.Remote.AllowHTTP, Timeout: s.Remote.Timeout, Version: version,
+		RequestID: func(ctx context.Context) string { return audit.RequestFrom(ctx).ID },
+		Expect: credential.Expectation{
+			CAFingerprints: s.Remote.CAFingerprints, CAKeysFile: s.Remote.CAKeys,
+			MaxLifetime: s.Remote.MaxTTL, Extensions: s.Remote.Extensions,
+		},
+	}
+	var err error
+	if cfg.TLSRoots, err = readRoots(s.Remote.TLSCA); err != nil {
+		return nil, fmt.Errorf("executor.remote.tls_ca: %w", err)
+	}
+	if s.Credentials == "deic" {
+		p, err := credential.NewDeiC(cfg)
+		if err != nil {
+			return nil, err
+		}
+		d.closers = append(d.closers, p.Close)
+		return p, nil
+	}
+	p, err := credential.NewRemote(credential.RemoteConfig{ServiceConfig: cfg, Lifetime: s.Remote.TTL})
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, p.Close)
+	return p, nil
+}
+
+// readRoots reads a PEM file of CAs; an empty path means those of the system.
+func readRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := readBounded(path, 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%q holds no PEM certificate", path)
+	}
+	return roots, nil
+}
