@@ -20,15 +20,17 @@ import (
 	"sallyport/ca"
 )
 
-const caLong = `Look at the certificate authority. The commands ask the running service over its
+const caLong = `Look at the certificate authority, and lead its keys through their lives: stage,
+publish, activate, retire; 'ca rotate' does it all. The commands ask the running service over its
 admin socket, or read the data folder if no service runs.`
 
 func newCA(s streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ca", Short: "Look at the certificate authority", GroupID: "admin", Long: caLong, Args: refuseUnknown,
+		Use: "ca", Short: "Look at the certificate authority and change its keys", GroupID: "admin", Long: caLong, Args: refuseUnknown,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCAList(s), newCAExport(s), newCACertificates(s))
+	cmd.AddCommand(newCASteps(s)...)
 	return cmd
 }
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"sallyport/ca"
 )
@@ -20,7 +22,7 @@ type caKeys struct {
 // loadCAKey loads the CA key, and asks the terminal for its passphrase if nothing
 // else gave it. The same passphrase protects the keys that follow.
 func loadCAKey(s streams, f File) (caKeys, error) {
-	keys := caKeys{folder: ca.KeyFolder{Dir: filepath.Join(f.DataDir, "keys"), Initial: f.CA.Key}}
+	keys := caKeys{folder: ca.KeyFolder{Dir: filepath.Join(f.DataDir, "keys"), Initial: f.CA.Key, Algorithm: f.CA.Rotation.KeyType}}
 	if !f.CA.Enabled {
 		return keys, nil
 	}
@@ -60,4 +62,20 @@ func (k *caKeys) initialOrLater() (*ca.Key, error) {
 		}
 	}
 	return nil, nil
+}
+
+// watchNodes probes the nodes for as long as the daemon runs.
+func (d *daemon) watchNodes(p *parts) {
+	r := p.file.CA.Rotation
+	if r.ProbeLogin == "" || r.ProbeInterval == 0 {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { p.authority.Watch(ctx, r.ProbeInterval) })
+	d.closers = append(d.closers, func() error {
+		stop()
+		watch.Wait()
+		return nil
+	})
 }

@@ -142,6 +142,8 @@ type CASection struct {
 	PassphraseFile string `key:"passphrase_file" example:"/run/secrets/ca-passphrase"`
 	// How long the ledger keeps a certificate after it has expired.
 	LedgerRetention time.Duration `key:"ledger_retention" default:"720h" check:"1h..87600h"`
+	// How one CA key follows another.
+	Rotation RotationSection `key:"rotation"`
 	// What certificates look like.
 	Profiles ProfilesSection `key:"profiles"`
 	// Certificates in the formats of other services, for FirecREST v2 and for
@@ -164,6 +166,24 @@ type CompatSection struct {
 	// The profile of these certificates. Those of "executor" run commands and copy
 	// files, and nothing else; "user" adds what ca.profiles.user says.
 	Profile string `key:"profile" default:"executor" check:"executor|user"`
+}
+
+// RotationSection configures the life of CA keys.
+type RotationSection struct {
+	// Account for probes: a login on every node of every system shows which CA keys
+	// the node trusts. It needs no rights, must exist on all nodes, and can run
+	// nothing but "date". Without it nodes are not asked, and a rotation needs
+	// exceptions for them.
+	ProbeLogin string `key:"probe_login" check:"login" example:"sallyport-probe"`
+	// How often every node is probed while no rotation is under way; 0s means never.
+	ProbeInterval time.Duration `key:"probe_interval" default:"5m" check:"0s..24h"`
+	// How long a node takes to pull a new bundle, at most.
+	PullInterval time.Duration `key:"pull_interval" default:"5m" check:"1s..24h"`
+	// How wrong a node's clock may be.
+	MaxSkew time.Duration `key:"max_skew" default:"1m" check:"1s..1h"`
+	// Type of new CA keys. Nodes ignore the rest of the trust file after a type that
+	// their sshd does not know.
+	KeyType string `key:"key_type" default:"ed25519" check:"ed25519|ecdsa-p256|ecdsa-p384|rsa-3072|rsa-4096"`
 }
 
 // ProfilesSection holds the two profiles.

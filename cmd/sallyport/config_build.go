@@ -35,11 +35,19 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
 		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Rotation: rotationConfig(f),
 		Profiles: []ca.ProfileConfig{
 			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
 			profileConfig(ca.ProfileJump, f.CA.Profiles.Executor),
 			profileConfig(ca.ProfileUser, f.CA.Profiles.User),
 		},
+	}
+}
+
+func rotationConfig(f File) ca.RotationConfig {
+	r := f.CA.Rotation
+	return ca.RotationConfig{
+		Prober: credential.NewProber(systems(f)), ProbeUser: r.ProbeLogin, PullInterval: r.PullInterval, MaxSkew: r.MaxSkew,
 	}
 }
 
@@ -71,15 +79,20 @@ func executorConfig(p *parts, provider executor.CredentialProvider) executor.Con
 			ProbeInterval: s.KeepaliveInterval, ProbeTimeout: s.KeepaliveTimeout,
 		},
 	}
-	for _, y := range p.file.Systems {
-		cfg.Systems = append(cfg.Systems, executor.System{
+	cfg.Systems = systems(p.file)
+	return cfg
+}
+
+func systems(f File) (list []executor.System) {
+	for _, y := range f.Systems {
+		list = append(list, executor.System{
 			Name: y.Name, Description: y.Description, Nodes: y.Nodes, Jump: y.Jump, KnownHosts: y.KnownHosts,
 			Logins:      identity.LoginRule{Pattern: y.LoginPattern, Allow: y.AllowLogins, Deny: y.DenyLogins},
 			MaxSessions: int(y.MaxSessions), MaxConnections: int(y.MaxConnections), MaxHandshakes: int(y.MaxHandshakes),
 			ConnectTimeout: y.ConnectTimeout, DefaultTimeout: y.DefaultTimeout, MaxTimeout: y.MaxTimeout, Grace: y.Grace,
 		})
 	}
-	return cfg
+	return list
 }
 
 func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
@@ -91,7 +104,7 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	}
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {
-		cfg.Certificates, cfg.Ledger = p.authority, p.authority
+		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Compat = httpapi.Compat(p.file.CA.Compat)
 		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, log: p.log}
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }

@@ -63,6 +63,7 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 		if p.authority, err = ca.New(caConfig(f, p)); err != nil {
 			return d, err
 		}
+		d.watchNodes(p)
 		if p.distribution, err = loadDistributionKey(f, keys); err != nil {
 			return d, err
 		}
