@@ -22,6 +22,9 @@ type connection struct {
 	node   string
 	user   string
 	serial uint64 // of the certificate, or 0
+	// certificates are that of the login on the node, and of the one on the jump
+	// host; none for plain keys.
+	certificates []*ssh.Certificate
 }
 
 // unreachableError marks a failure after which another node is worth a try.
@@ -90,6 +93,7 @@ func (e *Executor) connect(ctx context.Context, s *system, caller identity.Ident
 	if err != nil {
 		return pool.Dialed[*connection]{}, err
 	}
+	dialed.Conn.certificates = append(dialed.Conn.certificates, jump.Conn.certificates...)
 	dialed.NotAfter = earlier(dialed.NotAfter, jump.NotAfter)
 	return dialed, nil
 }
@@ -138,6 +142,7 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 	c := &connection{Client: client, node: node, user: credential.User}
 	if credential.Certificate != nil {
 		c.serial = credential.Certificate.Serial
+		c.certificates = []*ssh.Certificate{credential.Certificate}
 	}
 	return pool.Dialed[*connection]{Conn: c, NotAfter: credential.NotAfter}, nil
 }

@@ -66,6 +66,9 @@ var (
 	// ErrClosed says that the executor is shutting down. A command that it had to
 	// end has this error too. HTTP: 503.
 	ErrClosed = errors.New("executor is closed")
+	// ErrRevoked says that the caller's access was revoked while the command ran or
+	// waited: it was ended. HTTP: 403.
+	ErrRevoked = errors.New("access of the caller was revoked")
 	// ErrOutcomeUnknown says that the command was started, and that the
 	// connection was lost before its end was reported. HTTP: 502.
 	ErrOutcomeUnknown = errors.New("command was started and its outcome is unknown")
@@ -120,10 +123,11 @@ type Executor struct {
 	// connection.
 	background sync.WaitGroup
 
-	mu     sync.Mutex // guards closed, and with it that runs grows no more
+	mu     sync.Mutex // guards closed, and with it that runs grows no more; and live
 	closed bool
 	runs   sync.WaitGroup
 	active int
+	live   map[*liveRun]struct{}
 }
 
 // New returns an executor. It reports every mistake in cfg at once, among them a
@@ -140,6 +144,7 @@ func New(cfg Config) (*Executor, error) {
 		log:           cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		algorithms:    algorithms(),
 		systems:       make(map[string]*system),
+		live:          make(map[*liveRun]struct{}),
 	}
 	if e.dial == nil {
 		e.dial = tcp

@@ -89,6 +89,8 @@ func reason(why error) string {
 		return "input failed"
 	case errors.Is(why, ErrClosed):
 		return "shutdown"
+	case errors.Is(why, ErrRevoked):
+		return "revoked"
 	case errors.Is(why, errRefused):
 		return "node refused to start the command"
 	case errors.Is(why, context.Canceled), errors.Is(why, context.DeadlineExceeded):

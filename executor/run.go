@@ -20,8 +20,9 @@ import (
 // ErrLoginRefused, ErrNoCredential, identity.ErrNoLogin, identity.ErrInvalidToken
 // for the zero Identity, and those of the audit recorder. ErrOutcomeUnknown says
 // that it was, and that its end was not reported. When ctx ends, when a writer or
-// Stdin fails, or when Close has to end the command, the command is terminated as
-// if its time were over and the error is that of ctx, the stream, or ErrClosed;
+// Stdin fails, or when Close or CloseWhere has to end the command, the command is
+// terminated as if its time were over and the error is that of ctx, the stream,
+// ErrClosed or ErrRevoked;
 // then Result.Node is empty if it was not started.
 //
 // Run returns when the command has ended and no write to Stdout or Stderr is
@@ -43,30 +44,35 @@ func (e *Executor) Run(ctx context.Context, caller identity.Identity, system str
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.running, func() { cancel(ErrClosed) })() //nolint:contextcheck // Close ends every Run, whatever its context
-	return e.execute(ctx, s, caller, cmd, prep)
+	live := &liveRun{system: s.Name, caller: caller, end: cancel}
+	defer e.track(live)()
+	return e.execute(ctx, s, live, cmd, prep)
 }
 
 // gone is the error of a Run whose context has ended.
 func gone(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), ErrClosed) {
-		return ErrClosed
+	for _, ours := range []error{ErrClosed, ErrRevoked} {
+		if errors.Is(context.Cause(ctx), ours) {
+			return ours
+		}
 	}
 	return ctx.Err()
 }
 
 // execute finds a session, records the start, and runs the command.
-func (e *Executor) execute(ctx context.Context, s *system, caller identity.Identity, cmd Command, prep prepared) (Result, error) {
-	opened, err := e.open(ctx, s, caller)
+func (e *Executor) execute(ctx context.Context, s *system, live *liveRun, cmd Command, prep prepared) (Result, error) {
+	opened, err := e.open(ctx, s, live.caller)
 	if err != nil {
 		return Result{}, err
 	}
 	conn := opened.lease.Conn()
+	live.conn.Store(conn)
 	start := Start{
 		ID: strings.ToLower(rand.Text()), System: s.Name, Node: conn.node,
 		User: conn.user, CertificateSerial: conn.serial,
 	}
 	p := e.newProcess(opened, cmd, prep.maxOutput)
-	record := e.startEvent(caller, start, prep)
+	record := e.startEvent(live.caller, start, prep)
 	if err := e.audit.Record(ctx, record); err != nil {
 		p.shut()
 		p.release(false)
@@ -82,6 +88,8 @@ func (e *Executor) execute(ctx context.Context, s *system, caller identity.Ident
 	switch {
 	case errors.Is(why, errRefused):
 		p.shut()
+	case errors.Is(why, ErrRevoked):
+		p.terminate(0)
 	case why != nil:
 		p.terminate(s.Grace)
 	}
@@ -125,7 +133,7 @@ func (p *process) verdict(why error) error {
 
 // ours says whether it was this side that ended the command.
 func ours(why error) bool {
-	for _, reason := range []error{errOutput, errInput, ErrClosed, context.Canceled, context.DeadlineExceeded} {
+	for _, reason := range []error{errOutput, errInput, ErrClosed, ErrRevoked, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(why, reason) {
 			return true
 		}

@@ -39,10 +39,11 @@ type system struct {
 // same identity provider, as the same account on the same node.
 type key struct {
 	node, login, issuer, subject string
+	alias                        string // of the issuer
 }
 
 func keyOf(caller identity.Identity, node string) key {
-	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject()}
+	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), alias: caller.Alias()}
 }
 
 // SystemInfo is what a caller may know of a system.

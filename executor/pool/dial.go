@@ -25,6 +25,8 @@ type dialing[K comparable, C Conn] struct {
 	cancel    context.CancelFunc
 	replaces  *conn[K, C] // nil: an additional connection
 	abandoned bool        // its result is wanted no more
+	// unwanted judges the connection, for DrainConns and CloseConns.
+	unwanted []func(K, C) bool
 }
 
 // wantsLocked reports whether a dial should be started for e.
@@ -142,7 +144,8 @@ func (p *Pool[K, C]) dial(ctx context.Context, d *dialing[K, C], dial Dial[C], v
 	e, now := d.entry, time.Now()
 
 	p.mu.Lock()
-	if d.abandoned && err == nil {
+	if err == nil && (d.abandoned || d.revoked(made.Conn)) {
+		err = ErrRevoked // for those who wait; nobody does for one that was abandoned
 		p.mu.Unlock()
 		_ = made.Conn.Close() // nobody has used it
 		p.mu.Lock()
