@@ -71,7 +71,7 @@ func OpenKey(source string, passphrase []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &agentSigner{socket: socket, slots: make(chan struct{}, agentSlots)}
+	s := &agentSigner{socket: socket, slots: make(chan struct{}, agentSlots), timeout: agentTimeout}
 	if s.pub, err = s.find(fingerprint); err != nil {
 		return nil, fmt.Errorf("key %q: %w", source, err)
 	}
@@ -94,9 +94,10 @@ func (k *Key) Ready(ctx context.Context) error {
 // agentSigner signs by asking an ssh-agent (draft-ietf-sshm-ssh-agent), over a new
 // connection each time: an agent that was restarted is found again.
 type agentSigner struct {
-	socket string
-	pub    ssh.PublicKey
-	slots  chan struct{}
+	socket  string
+	pub     ssh.PublicKey
+	slots   chan struct{}
+	timeout time.Duration
 }
 
 // find returns the public half of the key with the fingerprint, if it may sign
@@ -170,10 +171,10 @@ func (s *agentSigner) SignWithAlgorithm(_ io.Reader, data []byte, algorithm stri
 	return sig, nil
 }
 
-// ask puts one question to the agent, within agentTimeout. Its errors wrap
+// ask puts one question to the agent, within the timeout. Its errors wrap
 // ErrSigner.
 func (s *agentSigner) ask(ctx context.Context, question func(agent.ExtendedAgent) error) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	err := s.connect(ctx, func(conn net.Conn) error {
 		return question(agent.NewClient(boundedConn{io.LimitReader(conn, maxAgentBytes), conn}))
