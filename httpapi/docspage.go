@@ -54,7 +54,7 @@ type schema struct {
 	Ref         string `json:"$ref"`
 	Description string
 	Type        any // a name or a list of names
-	Const       string
+	Const       any // of any type
 	Enum        []string
 	Properties  ordered[schema]
 	Required    []string
@@ -199,8 +199,8 @@ func (s schema) typeText() string {
 	switch {
 	case s.Ref != "":
 		return lastPart(s.Ref)
-	case s.Const != "":
-		return strconv.Quote(s.Const)
+	case s.Const != nil:
+		return constText(s.Const)
 	case len(s.OneOf) > 0 && s.Type == nil:
 		return alternatives(s.OneOf)
 	case s.Items != nil:
@@ -259,3 +259,11 @@ func (s schema) limits() string {
 }
 
 func lastPart(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }
+
+// constText is a constant as JSON has it.
+func constText(value any) string {
+	if text, ok := value.(string); ok {
+		return strconv.Quote(text)
+	}
+	return fmt.Sprint(value)
+}
