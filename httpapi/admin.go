@@ -35,6 +35,9 @@ func (a *API) adminRoutes() []route {
 			route{http.MethodGet, "/v1/admin/certificates", a.certificates},
 			route{http.MethodGet, "/v1/admin/certificates/{serial}", a.certificate})
 	}
+	if a.cfg.Revocations != nil {
+		routes = append(routes, a.revocationRoutes()...)
+	}
 	if a.cfg.Snapshots != nil {
 		routes = append(routes, route{http.MethodPost, "/v1/admin/snapshot", a.snapshot})
 	}

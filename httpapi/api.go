@@ -89,6 +89,11 @@ type Config struct {
 	Compat Compat
 	// Distribution serves /v1/ca/manifest.
 	Distribution Distributor
+	// Revocations serves /v1/admin/revocations on the admin listener; it needs
+	// Certificates.
+	Revocations Revoker
+	// Sessions ends what is open when somebody is revoked; nil if nothing can be.
+	Sessions SessionCloser
 	// Ring serves /v1/admin/ca on the admin listener.
 	Ring ca.Rotator
 	// Ledger serves /v1/admin/certificates on the admin listener.

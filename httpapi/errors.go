@@ -71,6 +71,8 @@ var kinds = []struct {
 	{identity.ErrNoLogin, kind{http.StatusForbidden, "login_refused", "Login is refused", "The token is good but names no login that may be used here.", 0}},
 	{identity.ErrUnavailable, kind{http.StatusServiceUnavailable, "issuer_unavailable", "Issuer is not available", "The keys of the token's issuer cannot be had at the moment.", 5}},
 
+	{ca.ErrPolicy, kind{http.StatusForbidden, ca.CodeRevoked, "Access was revoked", "The caller or the key was revoked. Only the site's administrators can lift that.", 0}},
+	{executor.ErrRevoked, kind{http.StatusForbidden, "access_revoked", "Access was revoked", "The caller's access was revoked. If the command had been started, it was ended.", 0}},
 	{executor.ErrUnknownSystem, kind{http.StatusNotFound, "system_unknown", "No such system", "There is no system of this name, or it is not for this caller.", 0}},
 	{executor.ErrInvalidCommand, kind{http.StatusUnprocessableEntity, "command_invalid", "Command is not acceptable", "The command cannot be run as it stands.", 0}},
 	{executor.ErrOutcomeUnknown, kind{http.StatusBadGateway, "outcome_unknown", "Outcome is unknown", "The command was started and the connection was lost before its end was reported. It was not run again.", 0}},
@@ -88,6 +90,8 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeTTL, "Lifetime is not allowed", "The lifetime is negative or too short.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeSourceAddress, "Source address is not allowed", "An address range is malformed or outside those of the profile.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeForceCommand, "Forced command is not allowed", "The forced command is too long or not printable ASCII.", 0}},
+	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeRevocation, "Revocation is not acceptable", "The revocation is malformed, or would lock everybody out.", 0}},
+	{ca.ErrNotRevoked, kind{http.StatusNotFound, "not_revoked", "Not revoked", "There is no such revocation to lift.", 0}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
 	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The certificate could not be recorded, so it was not issued.", 5}},
 	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The key of the certificate authority cannot sign at the moment.", 5}},

@@ -105,12 +105,13 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
+		cfg.Revocations = p.authority
 		cfg.Compat = httpapi.Compat(p.file.CA.Compat)
 		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, log: p.log}
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
 	}
 	if commands != nil {
-		cfg.Commands = commands
+		cfg.Commands, cfg.Sessions = commands, commands
 		cfg.Status["executor"] = func() any { return commands.Stats() }
 	}
 	return cfg

@@ -44,7 +44,7 @@ func newRoot(s streams) *cobra.Command {
 	root.AddCommand(
 		newDemo(s), newInit(s), newServe(s), newCheckConfig(s),
 		newExec(s), newCert(s), newWhoami(s),
-		newCA(s), newAudit(s), newSSHDConfig(s), newNode(s),
+		newCA(s), newRevoke(s), newKRL(s), newAudit(s), newSSHDConfig(s), newNode(s),
 		newBackup(s), newRestore(s), newVersion())
 	return root
 }
