@@ -425,7 +425,7 @@ func TestAHostileAnswerIsAnErrorWithoutItsText(t *testing.T) {
 				if err == nil || errors.Is(err, executor.ErrNoCredential) != c.final || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("%s: got %v, want %q", name, err, c.want)
 				}
-				for _, part := range strings.Split(caller.Bearer(), ".") {
+				for part := range strings.SplitSeq(caller.Bearer(), ".") {
 					if strings.Contains(fmt.Sprint(err), part) {
 						t.Errorf("%s: the error has the token: %v", name, err)
 					}
