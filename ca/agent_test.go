@@ -32,15 +32,21 @@ type sshAgent struct {
 
 func startAgent(t *testing.T) *sshAgent {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // t.TempDir may be too long for a socket
+	a := &sshAgent{socket: socketPath(t)}
+	a.start(t)
+	t.Cleanup(a.stop)
+	return a
+}
+
+// socketPath is in a folder whose name is short enough for a socket.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // the name of the test may be too long
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	a := &sshAgent{socket: filepath.Join(dir, "sock")}
-	a.start(t)
-	t.Cleanup(a.stop)
-	return a
+	return filepath.Join(dir, "sock")
 }
 
 func (a *sshAgent) start(t *testing.T) {
@@ -284,11 +290,7 @@ func (k *fidoKey) serve(t *testing.T) string {
 // listenAs serves each connection to a socket, one after the other.
 func listenAs(t *testing.T, serve func(net.Conn)) (socket string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket = filepath.Join(dir, "sock")
+	socket = socketPath(t)
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -307,7 +309,6 @@ func listenAs(t *testing.T, serve func(net.Conn)) (socket string) {
 	t.Cleanup(func() {
 		l.Close()
 		served.Wait()
-		os.RemoveAll(dir)
 	})
 	return socket
 }
