@@ -95,23 +95,33 @@ type split struct {
 	issuer        *identitytest.Issuer
 }
 
-// newSplit starts both; format is "remote" or "deic".
-func newSplit(t *testing.T, format string, sshd loginnode.Config) *split {
+// A splitConfig says what is not as usual.
+type splitConfig struct {
+	format string // "remote" or "deic"
+	sshd   loginnode.Config
+	jump   bool
+}
+
+// newSplit starts both.
+func newSplit(t *testing.T, cfg splitConfig) *split {
 	t.Helper()
 	in, trusted := initialize(t)
-	s := &split{issuer: startIssuer(t), installation: &installation{dir: t.TempDir(), node: startNode(t, sshd, trusted)}}
+	s := &split{issuer: startIssuer(t), installation: &installation{dir: t.TempDir(), node: startNode(t, cfg.sshd, trusted)}}
+	if cfg.jump {
+		s.jump = startNode(t, loginnode.Config{}, trusted)
+	}
 	issuers := fmt.Sprintf("[[issuers]]\nalias = \"centre\"\nurl = %q\naudiences = [\"sallyport\"]\nallow_http = true\n", s.issuer.URL())
 
 	s.ca = &process{t: t, dir: filepath.Join(in.dir, "data"), role: "ca"}
-	s.write(t, s.ca, "127.0.0.1:0", issuers+"[ca.compat]\nssh_keys = true\ndeic = \"sallyport\"\n")
+	formats := issuers + "[ca.compat]\nssh_keys = true\ndeic = \"sallyport\"\n"
+	if cfg.jump {
+		formats += "profile = \"user\"\n[ca.profiles.user]\nextensions = [\"permit-port-forwarding\"]\n"
+	}
+	s.write(t, s.ca, "127.0.0.1:0", formats)
 	s.ca.start()
 	t.Cleanup(func() { s.ca.stop(syscall.SIGTERM) })
-	s.write(t, s.ca, strings.TrimPrefix(s.ca.url, "http://"), issuers+"[ca.compat]\nssh_keys = true\ndeic = \"sallyport\"\n")
+	s.write(t, s.ca, strings.TrimPrefix(s.ca.url, "http://"), formats)
 
-	base := s.ca.url
-	if format == "deic" {
-		base += "/sallyport"
-	}
 	s.executor = &process{t: t, dir: filepath.Join(s.dir, "data"), role: "executor"}
 	if err := os.Mkdir(s.executor.dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -119,24 +129,35 @@ func newSplit(t *testing.T, format string, sshd loginnode.Config) *split {
 	if err := os.WriteFile(filepath.Join(s.executor.dir, "trusted.pub"), trusted, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.write(t, s.executor, "127.0.0.1:0", issuers+fmt.Sprintf(`
+	s.write(t, s.executor, "127.0.0.1:0", issuers+s.executorConfig(cfg.format))
+	s.executor.start()
+	t.Cleanup(func() { s.executor.stop(syscall.SIGTERM) })
+	s.url = s.executor.url
+	return s
+}
+
+func (s *split) executorConfig(format string) string {
+	base, extensions, system := s.ca.url, "[]", fmt.Sprintf("known_hosts = [%q]\n", s.node.KnownHosts())
+	if format == "deic" {
+		base += "/sallyport"
+	}
+	if s.jump != nil {
+		extensions = `["permit-port-forwarding"]`
+		system = fmt.Sprintf("jump = %q\nknown_hosts = [%q, %q]\n", s.jump.Addr(), s.node.KnownHosts(), s.jump.KnownHosts())
+	}
+	return fmt.Sprintf(`
 [executor]
 credentials = %q
 [executor.remote]
 url = %q
 ca_keys = "trusted.pub"
 ttl = "5m"
-extensions = []
+extensions = %s
 [[systems]]
 name = "daint"
 nodes = [%q]
-known_hosts = [%q]
 grace = "1s"
-`, format, base, s.node.Addr(), s.node.KnownHosts()))
-	s.executor.start()
-	t.Cleanup(func() { s.executor.stop(syscall.SIGTERM) })
-	s.url = s.executor.url
-	return s
+%s`, format, base, extensions, s.node.Addr(), system)
 }
 
 func (s *split) write(t *testing.T, p *process, listen, text string) {
@@ -185,7 +206,7 @@ func TestAnExecutorBehindACAElsewhereBehavesAsWithItsOwn(t *testing.T) {
 	for _, format := range []string{"remote", "deic"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			s := newSplit(t, format, loginnode.Config{MaxSessions: 10})
+			s := newSplit(t, splitConfig{format: format, sshd: loginnode.Config{MaxSessions: 10}})
 			user := s.node.Users()[0]
 			token := s.token(t, user)
 			s.results(t, token, user)
@@ -390,9 +411,23 @@ func (s *split) secrets(t *testing.T, token string) {
 	}
 }
 
+func TestAnExecutorPassesAJumpHostIfTheCAElsewhereLetsIt(t *testing.T) {
+	t.Parallel()
+	s := newSplit(t, splitConfig{format: "deic", jump: true})
+	user := s.node.Users()[0]
+	if a := s.run(t, s.token(t, user), map[string]any{"argv": []string{"id", "-un"}}); a.Stdout != user+"\n" {
+		t.Errorf("got %+v", a)
+	}
+	for name, node := range map[string]*loginnode.Node{"node": s.node, "jump host": s.jump} {
+		if n := strings.Count(node.Log(), "Accepted publickey"); n != 1 {
+			t.Errorf("%d logins on the %s", n, name)
+		}
+	}
+}
+
 func TestAnExecutorOutlivesItsCA(t *testing.T) {
 	t.Parallel()
-	s := newSplit(t, "remote", loginnode.Config{})
+	s := newSplit(t, splitConfig{format: "remote"})
 	user := s.node.Users()[0]
 	token := s.token(t, user)
 	s.run(t, token, map[string]any{"argv": []string{"true"}})
@@ -416,7 +451,7 @@ func TestAnExecutorOutlivesItsCA(t *testing.T) {
 
 func TestAnExecutorDoesNotBelieveAnotherCA(t *testing.T) {
 	t.Parallel()
-	s := newSplit(t, "deic", loginnode.Config{})
+	s := newSplit(t, splitConfig{format: "deic"})
 	_, foreign := initialize(t)
 	if err := os.WriteFile(filepath.Join(s.executor.dir, "trusted.pub"), foreign, 0o600); err != nil {
 		t.Fatal(err)
