@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"sallyport": main,
+		"sallyport":      main,
+		"sallyport-dies": dieAtStep,
 	})
 }
 
