@@ -272,7 +272,8 @@ type RemoteSection struct {
 	// Longest life that a certificate may have left when it arrives.
 	MaxTTL time.Duration `key:"max_ttl" default:"15m" check:"1m..24h"`
 	// Extensions that a certificate may have. The executor needs none, but on jump
-	// hosts permit-port-forwarding.
+	// hosts permit-port-forwarding, which the service must issue too: a Sallyport does
+	// with ca.compat.profile = "user" and that extension in ca.profiles.user.
 	Extensions []string `key:"extensions" default:"permit-pty" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding"`
 }
 

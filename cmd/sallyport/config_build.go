@@ -106,7 +106,7 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Revocations = p.authority
-		cfg.Compat = httpapi.Compat(p.file.CA.Compat)
+		cfg.Compat = compatConfig(p)
 		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, log: p.log}
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
 	}

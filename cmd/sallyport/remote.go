@@ -10,8 +10,17 @@ import (
 
 	"sallyport/executor"
 	"sallyport/executor/credential"
+	"sallyport/httpapi"
 	"sallyport/store/audit"
 )
+
+// compatConfig warns at each start of what should be off.
+func compatConfig(p *parts) httpapi.Compat {
+	if p.file.CA.Compat.SSHKeys {
+		p.log.Warn("ca.compat.ssh_keys is on: private keys are sent over the network; whoever reads an answer is the user until the certificate ends")
+	}
+	return httpapi.Compat(p.file.CA.Compat)
+}
 
 // elsewhere says whether certificates come from a service over the network.
 func (s ExecutorSection) elsewhere() bool {

@@ -404,6 +404,9 @@ func (s *split) secrets(t *testing.T, token string) {
 		return err
 	})
 	check(t, err)
+	if log := s.ca.log.String(); !strings.Contains(log, "private keys are sent over the network") {
+		t.Errorf("the CA does not warn of a format that ships private keys:\n%s", log)
+	}
 	for _, p := range []*process{s.ca, s.executor} {
 		if log := p.log.String(); strings.Contains(log, token) || strings.Contains(log, "PRIVATE KEY") {
 			t.Errorf("the log of %s has a secret", p.role)
