@@ -90,6 +90,10 @@ type NodeStatus struct {
 	BundleSeen uint64 `json:"bundle_seen"`
 	// Keys has the answers by fingerprint.
 	Keys map[string]KeyProbe `json:"keys"`
+	// Canary is the answer to a certificate that every revocation list revokes. It
+	// must be refused: a node that accepts it has no list, or an empty one. Nil if it
+	// was not asked.
+	Canary *KeyProbe `json:"canary"`
 	// SkewSeconds is the node's clock less ours; nil if it could not be had.
 	SkewSeconds *float64 `json:"skew_seconds"`
 }
@@ -140,9 +144,14 @@ func (a *Authority) probeLogins(ctx context.Context, v *ringView) (map[string]Pr
 		if err != nil {
 			return nil, err
 		}
-		if jump, err = a.issueProbe(ctx, key, request, map[string]string{"permit-port-forwarding": ""}); err != nil {
+		if jump, err = a.issueProbe(ctx, key, request, nil, map[string]string{"permit-port-forwarding": ""}); err != nil {
 			return nil, err
 		}
+		canary, err := a.issueProbe(ctx, key, request, a.CanarySigner(), nil)
+		if err != nil {
+			return nil, err
+		}
+		logins[canaryLogin] = ProbeLogin{User: a.rotation.ProbeUser, Signer: canary, Jump: jump}
 	}
 	for i, k := range v.Keys {
 		if k.State == KeyStaged || k.State.ended() || v.held[k.fingerprint()] == nil {
@@ -152,7 +161,7 @@ func (a *Authority) probeLogins(ctx context.Context, v *ringView) (map[string]Pr
 		if err != nil {
 			return nil, err
 		}
-		signer, err := a.issueProbe(ctx, key, request, nil)
+		signer, err := a.issueProbe(ctx, key, request, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -161,16 +170,21 @@ func (a *Authority) probeLogins(ctx context.Context, v *ringView) (map[string]Pr
 	return logins, nil
 }
 
+// canaryLogin is the place of the canary among the logins, which are otherwise
+// known by fingerprints.
+const canaryLogin = "canary"
+
 // issueProbe makes a certificate for the probe's account, in the ledger and the
-// audit log as all others.
-func (a *Authority) issueProbe(ctx context.Context, key signingKey, request string, extensions map[string]string) (ssh.Signer, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("probe: %w", err)
-	}
-	plain, err := ssh.NewSignerFromSigner(private)
-	if err != nil {
-		return nil, fmt.Errorf("probe: %w", err)
+// audit log as all others. It is over a key that is made for it if plain is nil.
+func (a *Authority) issueProbe(ctx context.Context, key signingKey, request string, plain ssh.Signer, extensions map[string]string) (ssh.Signer, error) {
+	if plain == nil {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("probe: %w", err)
+		}
+		if plain, err = ssh.NewSignerFromSigner(private); err != nil {
+			return nil, fmt.Errorf("probe: %w", err)
+		}
 	}
 	options := map[string]string{"force-command": ProbeCommand}
 	if sources := a.profiles[ProfileExecutor].sources; len(sources) > 0 {
@@ -196,7 +210,7 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 		return s, err
 	}
 	s.Keys = make(map[string]KeyProbe)
-	s.At, s.Version, s.SkewSeconds = time.Now().UTC(), v.Version, nil
+	s.At, s.Version, s.SkewSeconds, s.Canary = time.Now().UTC(), v.Version, nil, nil
 	current := true
 	for _, k := range v.Keys {
 		fp := k.fingerprint()
@@ -223,6 +237,7 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 	if current {
 		s.BundleSeen = v.Version
 	}
+	a.askCanary(ctx, &s, logins)
 	if ctx.Err() != nil {
 		return s, ctx.Err() // cut short: these answers are none
 	}
@@ -233,6 +248,20 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 		return s, fmt.Errorf("%w: probe of %s: %w", ErrUnavailable, node.Address, err)
 	}
 	return s, nil
+}
+
+// askCanary sees whether a node checks the revocation list.
+func (a *Authority) askCanary(ctx context.Context, s *NodeStatus, logins map[string]ProbeLogin) {
+	login, ok := logins[canaryLogin]
+	if !ok {
+		return
+	}
+	answer := a.rotation.Prober.Probe(ctx, s.Node, login)
+	s.Canary = &KeyProbe{Outcome: answer.Outcome, Detail: clipDetail(answer.Detail), At: time.Now().UTC()}
+	if answer.Outcome == Accepted {
+		a.logger.WarnContext(ctx, "login node accepts a revoked certificate: its RevokedKeys is missing or empty",
+			slog.String("system", s.System), slog.String("node", s.Address))
+	}
 }
 
 func clipDetail(s string) string { return s[:min(len(s), 300)] }

@@ -40,6 +40,9 @@ type RingStatus struct {
 	Keys         []KeyStatus   `json:"keys"`
 	Nodes        []NodeStatus  `json:"nodes"`
 	Next         NextStep      `json:"next"`
+	// Closed counts connections that the service ended because a compromised key
+	// had opened them.
+	Closed int `json:"closed_connections,omitempty"`
 }
 
 // NextStep is what a rotation does next.

@@ -3,8 +3,12 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
+
+	"golang.org/x/crypto/ssh"
 
 	"sallyport/ca"
+	"sallyport/executor"
 )
 
 // maxActBody bounds the body of an administrative act, in bytes.
@@ -65,9 +69,29 @@ func (a *API) ringStep(step string) handler {
 		if err != nil {
 			return err
 		}
+		if step == ca.StepCompromise && !act.DryRun {
+			status.Closed = a.closeDistrusted(status)
+		}
 		writeJSON(w, http.StatusOK, status)
 		return nil
 	}
+}
+
+// closeDistrusted ends what certificates of a compromised key have opened: sshd
+// would let it live on.
+func (a *API) closeDistrusted(status ca.RingStatus) int {
+	if a.cfg.Sessions == nil {
+		return 0
+	}
+	distrusted := make(map[string]bool)
+	for _, k := range status.Keys {
+		distrusted[k.Fingerprint] = k.State == ca.KeyCompromised
+	}
+	return a.cfg.Sessions.CloseWhere(func(s executor.Session) bool {
+		return slices.ContainsFunc(s.Certificates, func(c *ssh.Certificate) bool {
+			return c != nil && distrusted[ssh.FingerprintSHA256(c.SignatureKey)]
+		})
+	})
 }
 
 // actorOf is the peer of the admin socket, whom fromPeer has admitted.

@@ -82,19 +82,22 @@ func printNodes(s streams, status ca.RingStatus) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "SYSTEM\tNODE\tPROBED\tBUNDLE\tCLOCK\tKEYS")
+	fmt.Fprintln(table, "SYSTEM\tNODE\tPROBED\tBUNDLE\tREVOCATION\tCLOCK\tKEYS")
 	for _, n := range status.Nodes {
-		probed, bundle, clock := "never", "-", "-"
+		probed, bundle, clock, revocation := "never", "-", "-", "-"
 		if !n.At.IsZero() {
 			probed = age(n.At) + " ago"
 		}
 		if n.BundleSeen > 0 {
 			bundle = fmt.Sprint(n.BundleSeen)
 		}
+		if n.Canary != nil {
+			revocation = map[ca.Outcome]string{ca.Accepted: "NOT CHECKED", ca.Refused: "checked"}[n.Canary.Outcome]
+		}
 		if n.SkewSeconds != nil {
 			clock = fmt.Sprintf("%+.1fs", *n.SkewSeconds)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", n.System, n.Address, probed, bundle, clock, answers(n, status.Keys))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.System, n.Address, probed, bundle, cmp.Or(revocation, "unknown"), clock, answers(n, status.Keys))
 	}
 	return table.Flush()
 }
@@ -158,6 +161,7 @@ func printStep(s streams, act ca.Act, status ca.RingStatus) error {
 	}
 	fmt.Fprintf(s.out, "%s: %s; generation %d, bundle %d\n", act.Step, done, status.Generation, status.Version)
 	if act.Step == ca.StepCompromise {
+		fmt.Fprintf(s.out, "%d connections that the key had opened are closed\n", status.Closed)
 		fmt.Fprint(s.out, compromiseChecklist)
 	}
 	return printNext(s, status)

@@ -165,8 +165,12 @@ func newCAProbe(s streams) *cobra.Command {
 				err = printNodes(s, status)
 			}
 			for _, n := range nodes {
-				if n.BundleSeen != status.Version && err == nil {
+				switch {
+				case err != nil:
+				case n.BundleSeen != status.Version:
 					err = fmt.Errorf("%s does not follow bundle %d", n.Address, status.Version)
+				case n.Canary != nil && n.Canary.Outcome == ca.Accepted:
+					err = fmt.Errorf("%s accepts a revoked certificate: its RevokedKeys is missing or empty", n.Address)
 				}
 			}
 			return err

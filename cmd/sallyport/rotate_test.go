@@ -107,7 +107,7 @@ func (c *cluster) serveCluster(t *testing.T, ttl time.Duration, probe string, is
 
 // pull is the smallest updater: it copies the bundle to a node whenever it changes.
 func (c *cluster) pull(ctx context.Context, t *testing.T, node int) {
-	var last []byte
+	last := make(map[string][]byte)
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -116,22 +116,34 @@ func (c *cluster) pull(ctx context.Context, t *testing.T, node int) {
 			return
 		case <-tick.C:
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/v1/ca/trusted-user-ca-keys", nil)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			continue // the service is stopping
-		}
-		text, err := io.ReadAll(resp.Body)
-		closeBody(resp)
-		if err == nil && resp.StatusCode == http.StatusOK && c.pulling[node].Load() && !bytes.Equal(text, last) {
-			check(t, c.nodes[node].SetTrustedUserCAKeys(text))
-			last = text
+		for path, set := range map[string]func([]byte) error{
+			"/v1/ca/revoked-keys":         c.nodes[node].SetRevokedKeys,
+			"/v1/ca/trusted-user-ca-keys": c.nodes[node].SetTrustedUserCAKeys,
+		} {
+			text, err := c.fetch(ctx, path)
+			if err == nil && c.pulling[node].Load() && !bytes.Equal(text, last[path]) {
+				check(t, set(text))
+				last[path] = text
+			}
 		}
 	}
+}
+
+// fetch gets a file; it fails when the service is stopping.
+func (c *cluster) fetch(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer closeBody(resp)
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
+	return io.ReadAll(resp.Body)
 }
 
 // ca runs a command of "sallyport ca" and returns what it prints.
@@ -254,6 +266,9 @@ func (c *cluster) mustBeRotated(t *testing.T, times int) {
 		t.Errorf("private keys: %v, %v; want that of the active key", left, err)
 	}
 	for _, n := range s.Nodes {
+		if n.Canary == nil || n.Canary.Outcome != ca.Refused {
+			t.Errorf("node %s accepts a revoked certificate: %+v", n.Address, n.Canary)
+		}
 		if n.BundleSeen != s.Version || n.SkewSeconds == nil || *n.SkewSeconds > 1 || *n.SkewSeconds < -1 {
 			t.Errorf("node %+v at bundle %d", n, s.Version)
 		}
