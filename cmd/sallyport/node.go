@@ -30,7 +30,7 @@ func newNode(s streams) *cobra.Command {
 		Use: "node", Short: "Keep login nodes up to date, and check them", GroupID: "admin", Long: nodeLong, Args: refuseUnknown,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeFiles(s), newNodeSync(s))
+	cmd.AddCommand(newNodeFiles(s), newNodeSync(s), newNodeCheck(s))
 	return cmd
 }
 
