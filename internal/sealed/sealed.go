@@ -11,11 +11,13 @@
 // Caveat: a Reader returns what comes before the damage. Its user must not act
 // before io.EOF.
 //
-// Format, version 1: the line "sallyport-sealed-1\n", 32 bytes of salt, then
-// chunks. The salted passphrase gives, through Argon2id and HKDF-SHA256 over the
-// whole header, a key that serves this stream alone. Each chunk is at most 64 KiB
-// of content, sealed with AES-256-GCM; its nonce is an 11-byte counter and a byte
-// that is 1 for the last chunk and 0 for all others (STREAM; Hoang, Reyhanitabar,
+// Format, version 1: the line "sallyport-sealed-1\n", 32 bytes of salt, a check of
+// 16 bytes, then chunks. The salted passphrase gives, through Argon2id and
+// HKDF-SHA256 over line and salt, a key that serves this stream alone. Each chunk
+// is at most 64 KiB of content, sealed with AES-256-GCM; its nonce is an 11-byte
+// counter and a byte that is 1 for the last chunk and 0 for all others. The check
+// is an empty chunk of which that byte is 2: it tells a wrong passphrase from
+// damage (STREAM; Hoang, Reyhanitabar,
 // Rogaway and Vizár, CRYPTO 2015). Only the last chunk is shorter than the others,
 // and it is empty only if the stream is.
 package sealed
@@ -37,10 +39,13 @@ import (
 const (
 	magic     = "sallyport-sealed-1\n"
 	saltBytes = 32
-	header    = len(magic) + saltBytes
+	tagBytes  = 16
+	header    = len(magic) + saltBytes + tagBytes
 
 	chunkBytes = 64 << 10
-	tagBytes   = 16
+
+	// The last byte of a nonce.
+	inner, final, check = 0, 1, 2
 
 	argonPasses  = 3
 	argonKiB     = 64 << 10
@@ -54,15 +59,15 @@ const (
 var (
 	// ErrFormat says that the stream does not begin as a sealed one does.
 	ErrFormat = errors.New("not a sealed file of this version")
-	// ErrPassphrase says that the first chunk does not open: the passphrase is
-	// wrong, or the beginning was changed, which nobody can tell apart.
-	ErrPassphrase = errors.New("the passphrase does not open the file, or its beginning was changed")
-	// ErrDamaged says that a later chunk does not open: the stream was changed or
-	// cut off.
+	// ErrPassphrase says that the check does not open: the passphrase is wrong, or
+	// the first 67 bytes were changed, which nobody can tell apart.
+	ErrPassphrase = errors.New("the passphrase does not open the file")
+	// ErrDamaged says that a chunk does not open: the stream was changed or cut
+	// off.
 	ErrDamaged = errors.New("the file was changed or cut off")
 )
 
-// aead makes the cipher of the stream that begins with head.
+// aead makes the cipher of the stream that begins with head, line and salt.
 func aead(passphrase, head []byte) (cipher.AEAD, error) {
 	stretched := argon2.IDKey(passphrase, head[len(magic):], argonPasses, argonKiB, argonThreads, 32)
 	key, err := hkdf.Key(sha256.New, stretched, head, "sallyport sealed stream", 32)
@@ -77,12 +82,8 @@ func aead(passphrase, head []byte) (cipher.AEAD, error) {
 }
 
 // nonce is that of chunk number n.
-func nonce(n uint64, last bool) []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 3, 12), n)
-	if last {
-		return append(b, 1)
-	}
-	return append(b, 0)
+func nonce(n uint64, kind byte) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 3, 12), n), kind)
 }
 
 // A Writer seals what is written to it.
@@ -101,14 +102,14 @@ func NewWriter(w io.Writer, passphrase []byte) (*Writer, error) {
 	if len(passphrase) < MinPassphraseBytes {
 		return nil, fmt.Errorf("the passphrase has less than %d characters", MinPassphraseBytes)
 	}
-	head := make([]byte, header)
+	head := make([]byte, header-tagBytes, header)
 	copy(head, magic)
 	_, _ = rand.Read(head[len(magic):]) // never fails: crypto/rand ends the process instead
 	c, err := aead(passphrase, head)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(head); err != nil {
+	if _, err := w.Write(c.Seal(head, nonce(0, check), nil, nil)); err != nil {
 		return nil, err
 	}
 	return seal(w, c), nil
@@ -124,7 +125,7 @@ func seal(w io.Writer, c cipher.AEAD) *Writer {
 func (w *Writer) Write(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		if w.err == nil && len(w.buf) == chunkBytes {
-			w.err = w.flush(false)
+			w.err = w.flush(inner)
 		}
 		if w.err != nil {
 			return n, w.err
@@ -141,13 +142,13 @@ func (w *Writer) Close() error {
 	if w.err != nil {
 		return w.err
 	}
-	err := w.flush(true)
+	err := w.flush(final)
 	w.err = errors.New("sealed stream is closed")
 	return err
 }
 
-func (w *Writer) flush(last bool) error {
-	w.out = w.aead.Seal(w.out[:0], nonce(w.n, last), w.buf, nil)
+func (w *Writer) flush(kind byte) error {
+	w.out = w.aead.Seal(w.out[:0], nonce(w.n, kind), w.buf, nil)
 	w.buf, w.n = w.buf[:0], w.n+1
 	_, err := w.to.Write(w.out)
 	return err
@@ -165,8 +166,8 @@ type Reader struct {
 	err  error // what Read returns once open is empty
 }
 
-// NewReader reads the header and the first chunk. Its errors wrap ErrFormat or
-// ErrPassphrase, if they are not those of r.
+// NewReader reads the header. Its errors wrap ErrFormat or ErrPassphrase, if they
+// are not those of r.
 func NewReader(r io.Reader, passphrase []byte) (*Reader, error) {
 	head := make([]byte, header)
 	_, err := io.ReadFull(r, head)
@@ -176,24 +177,19 @@ func NewReader(r io.Reader, passphrase []byte) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := aead(passphrase, head)
+	c, err := aead(passphrase, head[:header-tagBytes])
 	if err != nil {
 		return nil, err
 	}
-	return open(r, c)
+	if _, err := c.Open(nil, nonce(0, check), head[header-tagBytes:], nil); err != nil {
+		return nil, ErrPassphrase
+	}
+	return open(r, c), nil
 }
 
 // open begins after the header.
-func open(r io.Reader, c cipher.AEAD) (*Reader, error) {
-	s := &Reader{from: r, aead: c, in: make([]byte, chunkBytes+tagBytes+1), buf: make([]byte, chunkBytes)}
-	s.next()
-	if errors.Is(s.err, ErrDamaged) {
-		return nil, ErrPassphrase
-	}
-	if s.err != nil && !errors.Is(s.err, io.EOF) {
-		return nil, s.err
-	}
-	return s, nil
+func open(r io.Reader, c cipher.AEAD) *Reader {
+	return &Reader{from: r, aead: c, in: make([]byte, chunkBytes+tagBytes+1), buf: make([]byte, chunkBytes)}
 }
 
 // Read returns authenticated content only. io.EOF says that all of the stream was
@@ -219,11 +215,11 @@ func (r *Reader) next() {
 		r.err = err
 		return
 	}
-	chunk := r.in[:n]
+	chunk, kind := r.in[:n], byte(final)
 	if !last {
-		chunk = r.in[:n-1]
+		chunk, kind = r.in[:n-1], inner
 	}
-	r.open, err = r.aead.Open(r.buf[:0], nonce(r.n, last), chunk, nil)
+	r.open, err = r.aead.Open(r.buf[:0], nonce(r.n, kind), chunk, nil)
 	switch {
 	case err != nil || last && r.n > 0 && len(r.open) == 0:
 		r.open, r.err = nil, fmt.Errorf("%w: chunk %d does not open", ErrDamaged, r.n)

@@ -43,13 +43,13 @@ func fill(t testing.TB, w *Writer, content []byte) {
 // one is a header with its cipher: stretching the passphrase takes most of a
 // second under the race detector, so most tests share it.
 var one = sync.OnceValue(func() opener {
-	head := make([]byte, header)
+	head := make([]byte, header-tagBytes)
 	copy(head, magic)
 	c, err := aead(passphrase, head)
 	if err != nil {
 		panic(err)
 	}
-	return opener{head, c}
+	return opener{c.Seal(head, nonce(0, check), nil, nil), c}
 })
 
 // sealing returns content sealed under the passphrase and the shared header.
@@ -80,11 +80,7 @@ func (o opener) opening(text []byte) ([]byte, error) {
 	if !same {
 		return opening(passphrase, text)
 	}
-	r, err := open(bytes.NewReader(rest), o.aead)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
+	return io.ReadAll(open(bytes.NewReader(rest), o.aead))
 }
 
 func random(n int) []byte {
@@ -101,10 +97,7 @@ func TestWhatIsSealedOpensWhateverItsLength(t *testing.T) {
 		if got, err := one().opening(text); err != nil || !bytes.Equal(got, content) {
 			t.Fatalf("%d bytes: got %d, %v", n, len(got), err)
 		}
-		r, err := open(iotest.OneByteReader(bytes.NewReader(text[header:])), one().aead)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := open(iotest.OneByteReader(bytes.NewReader(text[header:])), one().aead)
 		if err := iotest.TestReader(r, content); err != nil {
 			t.Errorf("%d bytes: %v", n, err)
 		}
@@ -115,7 +108,7 @@ func TestTwoSealingsOfOneContentHaveNothingInCommon(t *testing.T) {
 	t.Parallel()
 	content := make([]byte, 1000)
 	a, b := freshly(t, content), freshly(t, content)
-	if bytes.Equal(a[len(magic):header], b[len(magic):header]) {
+	if bytes.Equal(a[len(magic):header-tagBytes], b[len(magic):header-tagBytes]) {
 		t.Error("the salts are equal")
 	}
 	if bytes.Equal(a[header:header+64], b[header:header+64]) {
@@ -250,6 +243,16 @@ func TestAClosedWriterTakesNothing(t *testing.T) {
 	}
 }
 
+func TestDamageIsNotTakenForAWrongPassphrase(t *testing.T) {
+	t.Parallel()
+	text := freshly(t, random(100)) // in one chunk
+	for name, damaged := range map[string][]byte{"cut": text[:len(text)-1], "cut after the header": text[:header], "added to": append(bytes.Clone(text), 0)} {
+		if _, err := opening(passphrase, damaged); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestMemoryDoesNotDependOnTheLength runs alone: it measures the whole process.
 func TestMemoryDoesNotDependOnTheLength(t *testing.T) { //nolint:paralleltest // see above
 	reader, writer := io.Pipe()
@@ -313,7 +316,7 @@ func FuzzReader(f *testing.F) {
 			f.Fatal(err)
 		}
 		good[string(text)] = true
-		c, err := aead(passphrase, text[:header])
+		c, err := aead(passphrase, text[:header-tagBytes])
 		if err != nil {
 			f.Fatal(err)
 		}
