@@ -9,13 +9,14 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,10 @@ import (
 
 // A fakeService signs what a test tells it to sign, in both formats.
 type fakeService struct {
-	t      testing.TB
+	t testing.TB
+
+	// mu guards what follows once the server runs, which config starts.
+	mu     sync.Mutex
 	signer ssh.Signer
 	// change spoils the draft; wrap replaces the signed line.
 	change func(*ssh.Certificate)
@@ -63,10 +67,14 @@ func newSigner(t testing.TB) ssh.Signer {
 }
 
 func newService(t testing.TB) *fakeService {
-	s := &fakeService{t: t, signer: newSigner(t)}
-	s.server = httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(s.server.Close)
-	return s
+	return &fakeService{t: t, signer: newSigner(t)}
+}
+
+// seen returns the requests that arrived.
+func (s *fakeService) seen() []request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
 }
 
 func (s *fakeService) serve(w http.ResponseWriter, r *http.Request) {
@@ -74,9 +82,12 @@ func (s *fakeService) serve(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&req.fields); err != nil {
 		s.t.Errorf("body: %v", err)
 	}
+	s.mu.Lock()
 	s.requests = append(s.requests, req)
-	if s.answer != nil {
-		s.answer(w, r)
+	answer := s.answer
+	s.mu.Unlock()
+	if answer != nil {
+		answer(w, r)
 		return
 	}
 	if r.URL.Path == "/demoCA/sign" {
@@ -102,6 +113,8 @@ func (s *fakeService) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *fakeService) line(key ssh.PublicKey) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := uint64(time.Now().Unix())
 	cert := &ssh.Certificate{
 		Key: key, Serial: 7, CertType: ssh.UserCert, KeyId: "k", ValidPrincipals: []string{"alice"},
@@ -121,6 +134,10 @@ func (s *fakeService) line(key ssh.PublicKey) string {
 }
 
 func (s *fakeService) config() credential.ServiceConfig {
+	if s.server == nil {
+		s.server = httptest.NewServer(http.HandlerFunc(s.serve))
+		s.t.Cleanup(s.server.Close)
+	}
 	return credential.ServiceConfig{
 		URL: s.server.URL, Timeout: 5 * time.Second,
 		Expect: credential.Expectation{
@@ -191,7 +208,8 @@ func TestRequestsAreThoseOfFirecREST(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	remote, deic := s.requests[0], s.requests[1]
+	requests := s.seen()
+	remote, deic := requests[0], requests[1]
 	if remote.path != "/api/v1/ssh-keys" || remote.header.Get("Authorization") != "Bearer "+caller.Bearer() ||
 		len(remote.fields) != 2 || remote.fields["duration"] != "1min" || remote.fields["username"] != "alice" {
 		t.Errorf("remote sends %+v", remote)
@@ -200,7 +218,7 @@ func TestRequestsAreThoseOfFirecREST(t *testing.T) {
 		deic.fields["OTT"] != caller.Bearer() || !strings.HasPrefix(deic.fields["PublicKey"], "ssh-ed25519 ") || strings.HasSuffix(deic.fields["PublicKey"], "\n") {
 		t.Errorf("deic sends %+v", deic)
 	}
-	for _, r := range s.requests {
+	for _, r := range requests {
 		for name, want := range map[string]string{
 			"X-Request-ID": "req-1", "X-Client-Type": "api", "X-Client-Name": "sallyport", "X-Client-Version": "1.2",
 			"Content-Type": "application/json", "User-Agent": "sallyport/1.2",
@@ -286,7 +304,9 @@ func TestAForeignCAIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	providers := s.providers(s.config())
+	s.mu.Lock()
 	s.signer = newSigner(t)
+	s.mu.Unlock()
 	for name, p := range providers {
 		if _, err := p.Credential(t.Context(), alice(t), node); !errors.Is(err, executor.ErrNoCredential) || !strings.Contains(err.Error(), "no CA that is expected") {
 			t.Errorf("%s: %v", name, err)
@@ -346,165 +366,6 @@ func TestTheFileOfCAKeysIsFollowed(t *testing.T) {
 	ask(false, "it is gone")
 }
 
-func TestAHostileAnswerIsAnErrorWithoutItsText(t *testing.T) {
-	t.Parallel()
-	caller := alice(t)
-	echo := func(status int, media, text string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", media)
-			w.WriteHeader(status)
-			_, _ = fmt.Fprintf(w, text, caller.Bearer())
-		}
-	}
-	both := func(h func(status int) http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/demoCA/sign" {
-				h(http.StatusOK)(w, r)
-				return
-			}
-			h(http.StatusCreated)(w, r)
-		}
-	}
-	for name, c := range map[string]struct {
-		answer http.HandlerFunc
-		final  bool // ErrNoCredential
-		want   string
-	}{
-		"HTML":           {both(func(s int) http.HandlerFunc { return echo(s, "text/html", "<html><p>%s</html>") }), true, "answer is not"},
-		"JSON of others": {both(func(s int) http.HandlerFunc { return echo(s, "application/json", `{"sshKey": "%s"}`) }), true, "answer is not"},
-		"empty":          {both(func(s int) http.HandlerFunc { return echo(s, "text/plain", "%.0s") }), true, "answer is not"},
-		"a plain key":    {both(func(s int) http.HandlerFunc { return echo(s, "text/plain", newPublicLine(t)+" %s") }), true, "answer is not"},
-		"wrong success":  {echo(http.StatusAccepted, "text/plain", "%s"), false, "answered 202"},
-		"unauthorized":   {echo(http.StatusUnauthorized, "text/plain", "%s"), true, "answered 401"},
-		"forbidden":      {echo(http.StatusForbidden, "application/problem+json", `{"code":"login_refused","detail":"%s"}`), true, "answered 403 login_refused"},
-		"token as code":  {echo(http.StatusForbidden, "application/problem+json", `{"code":"%s"}`), true, "answered 403"},
-		"not found":      {echo(http.StatusNotFound, "text/plain", "%s"), false, "answered 404"},
-		"broken":         {echo(http.StatusInternalServerError, "text/plain", "%s"), false, "answered 500"},
-		"redirect": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/elsewhere?token="+caller.Bearer(), http.StatusTemporaryRedirect)
-		}, false, "answered 307"},
-		"huge": {both(func(s int) http.HandlerFunc {
-			return func(w http.ResponseWriter, _ *http.Request) {
-				w.WriteHeader(s)
-				block := make([]byte, 64<<10)
-				for n := 0; n < 1<<30; n += len(block) { // until the client hangs up
-					if _, err := w.Write(block); err != nil {
-						return
-					}
-				}
-				t.Error("a client read 1 GiB")
-			}
-		}), false, "larger than 32768 bytes"},
-		"not HTTP": {func(w http.ResponseWriter, _ *http.Request) {
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			_, _ = io.WriteString(conn, caller.Bearer()+"\r\n\r\n")
-			_ = conn.Close()
-		}, false, "no answer in HTTP"},
-		"header without end": {func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("X-Long", strings.Repeat("a", 1<<20))
-		}, false, "no answer in HTTP"},
-		"cut": {both(func(s int) http.HandlerFunc {
-			return func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Length", "1000")
-				w.WriteHeader(s)
-				_, _ = io.WriteString(w, "ssh-ed25519-cert")
-			}
-		}), false, "no answer in HTTP, or one that broke off"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newService(t)
-			s.answer = c.answer
-			for name, p := range s.providers(s.config()) {
-				before := len(s.requests)
-				_, err := p.Credential(t.Context(), caller, node)
-				if err == nil || errors.Is(err, executor.ErrNoCredential) != c.final || !strings.Contains(err.Error(), c.want) {
-					t.Errorf("%s: got %v, want %q", name, err, c.want)
-				}
-				for part := range strings.SplitSeq(caller.Bearer(), ".") {
-					if strings.Contains(fmt.Sprint(err), part) {
-						t.Errorf("%s: the error has the token: %v", name, err)
-					}
-				}
-				if n := len(s.requests) - before; n != 1 {
-					t.Errorf("%s: %d requests were made", name, n)
-				}
-			}
-		})
-	}
-}
-
-func newPublicLine(t testing.TB) string {
-	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(newSigner(t).PublicKey())))
-}
-
-func TestTheTokenStaysOutOfWhatIsQuotedOfACertificate(t *testing.T) {
-	t.Parallel()
-	caller := alice(t)
-	for name, change := range map[string]func(*ssh.Certificate){
-		"principal": func(c *ssh.Certificate) { c.ValidPrincipals = []string{caller.Bearer()} },
-		"option":    func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{caller.Bearer(): ""} },
-		"extension": func(c *ssh.Certificate) { c.Extensions = map[string]string{caller.Bearer(): ""} },
-	} {
-		s := newService(t)
-		s.change = change
-		for kind, p := range s.providers(s.config()) {
-			if _, err := p.Credential(t.Context(), caller, node); err == nil || strings.Contains(err.Error(), caller.Bearer()[:40]) || len(err.Error()) > 400 {
-				t.Errorf("%s, %s: %v", kind, name, err)
-			}
-		}
-	}
-}
-
-func TestASlowServiceIsGivenUp(t *testing.T) {
-	t.Parallel()
-	for name, begin := range map[string]string{"no answer at all": "", "an answer that drips": "ssh-"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newService(t)
-			s.answer = func(w http.ResponseWriter, r *http.Request) {
-				if begin != "" {
-					w.WriteHeader(map[bool]int{true: http.StatusOK, false: http.StatusCreated}[r.URL.Path == "/demoCA/sign"])
-					_, _ = io.WriteString(w, begin)
-					_ = http.NewResponseController(w).Flush()
-				}
-				<-r.Context().Done() // until the client has left
-			}
-			cfg := s.config()
-			cfg.Timeout = 200 * time.Millisecond
-			for kind, p := range s.providers(cfg) {
-				began := time.Now()
-				_, err := p.Credential(t.Context(), alice(t), node)
-				if err == nil || errors.Is(err, executor.ErrNoCredential) || !strings.Contains(err.Error(), "no answer within 200ms") {
-					t.Errorf("%s: %v", kind, err)
-				}
-				if took := time.Since(began); took > 4*time.Second {
-					t.Errorf("%s: gave up after %s", kind, took)
-				}
-			}
-		})
-	}
-}
-
-func TestACallerWhoLeavesEndsTheRequest(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	ctx, leave := context.WithCancel(t.Context())
-	s.answer = func(_ http.ResponseWriter, r *http.Request) {
-		leave()
-		<-r.Context().Done()
-	}
-	for name, p := range s.providers(s.config()) {
-		if _, err := p.Credential(ctx, alice(t), node); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 func TestNothingIsSentForNobodyNorForATokenThatIsOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // in which nothing can be sent
@@ -531,12 +392,12 @@ func TestNothingIsSentForNobodyNorForATokenThatIsOver(t *testing.T) {
 
 func TestAPrivateKeyThatCannotBeUsedIsRefusedWithoutItsText(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
 	key := newSigner(t)
 	for name, text := range map[string]string{
 		"none": "", "no PEM": "SECRET", "damaged": "-----BEGIN OPENSSH PRIVATE KEY-----\nU0VDUkVU\n-----END OPENSSH PRIVATE KEY-----\n",
 		"long": "-----BEGIN OPENSSH PRIVATE KEY-----\n" + strings.Repeat("SECRET12", 2000) + "\n-----END OPENSSH PRIVATE KEY-----\n",
 	} {
+		s := newService(t)
 		s.answer = func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusCreated)
 			_ = json.NewEncoder(w).Encode(map[string]any{"sshKey": map[string]string{"privateKey": text, "publicKey": s.line(key.PublicKey())}})
@@ -563,7 +424,7 @@ func TestTLSIsVerified(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if len(s.requests) != 0 {
+	if len(s.seen()) != 0 {
 		t.Error("a token was sent to a server that is not the one expected")
 	}
 	cfg.TLSRoots = x509.NewCertPool()
@@ -653,7 +514,8 @@ func TestTheLifetimeIsAskedForAsTheServiceKnowsIt(t *testing.T) {
 		if _, err := p.Credential(t.Context(), alice(t), node); err != nil {
 			t.Error(err)
 		}
-		if got := s.requests[len(s.requests)-1].fields["duration"]; got != want {
+		requests := s.seen()
+		if got := requests[len(requests)-1].fields["duration"]; got != want {
 			t.Errorf("%s is asked for as %q", lifetime, got)
 		}
 		if err := p.Close(); err != nil {
