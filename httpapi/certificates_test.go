@@ -241,6 +241,8 @@ func TestNodesFetchWhatTheyNeedWithoutAToken(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1/ca/trusted-user-ca-keys": string(authority.TrustBundle()),
 		"/v1/ca/revoked-keys":         string(authority.RevocationList()),
+		"/v1/ca/manifest":             fakeManifest,
+		"/v1/ca/manifest.sig":         "-----BEGIN SSH SIGNATURE-----\n",
 	} {
 		a := s.do("GET", path, "", "Authorization", "")
 		tag := a.header.Get("ETag")
@@ -255,6 +257,14 @@ func TestNodesFetchWhatTheyNeedWithoutAToken(t *testing.T) {
 				t.Errorf("%s with If-None-Match %s: status %d, %d bytes, ETag %s", path, known, a.status, len(a.body), a.header.Get("ETag"))
 			}
 		}
+	}
+}
+
+func TestAManifestThatCannotBeMadeIsUnavailable(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *Config) { c.Distribution = fakeDistributor{fmt.Errorf("%w: the store is closed", ca.ErrUnavailable)} })
+	for _, path := range []string{"/v1/ca/manifest", "/v1/ca/manifest.sig"} {
+		s.do("GET", path, "").wantProblem(t, 503, "ca_unavailable")
 	}
 }
 

@@ -93,8 +93,8 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeRevocation, "Revocation is not acceptable", "The revocation is malformed, or would lock everybody out.", 0}},
 	{ca.ErrNotRevoked, kind{http.StatusNotFound, "not_revoked", "Not revoked", "There is no such revocation to lift.", 0}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
-	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The certificate could not be recorded, so it was not issued.", 5}},
-	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "The key of the certificate authority cannot sign at the moment.", 5}},
+	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
+	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
 	{ca.ErrStep, kind{http.StatusConflict, "step_refused", "Step is refused", "The step is not safe or not possible now. Nothing was changed.", 0}},
 	{ca.ErrNotFound, kind{http.StatusNotFound, "serial_unknown", "No such certificate", "The ledger has no certificate with this serial number.", 0}},
 

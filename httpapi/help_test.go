@@ -88,6 +88,16 @@ func (f fakeCA) TrustBundle() []byte { return []byte("ssh-ed25519 AAAA ca\n") }
 
 func (f fakeCA) RevocationList() []byte { return []byte("SSHKRL\n\x00") }
 
+// fakeDistributor publishes one manifest.
+type fakeDistributor struct{ err error }
+
+const fakeManifest = `{"format": 1, "ca": "x", "version": 7, "issued_at": "2026-01-02T03:04:05Z", "expires_at": "2026-01-03T03:04:05Z",
+	"files": {"trusted_user_ca_keys": {"sha256": "00", "size": 20}, "revoked.krl": {"sha256": "00", "size": 8}}, "keys": []}`
+
+func (f fakeDistributor) Manifest(context.Context) (text, signature []byte, err error) {
+	return []byte(fakeManifest), []byte("-----BEGIN SSH SIGNATURE-----\n"), f.err
+}
+
 // fakeLedger has these rows.
 type fakeLedger []ca.Issued
 
@@ -181,6 +191,7 @@ func newService(t testing.TB, change func(*Config)) *service {
 			return executor.Result{Start: started, Stdout: []byte("hello\n"), Duration: 12 * time.Millisecond}, nil
 		}},
 		Certificates: fakeCA{func(ca.Request) (*ssh.Certificate, error) { return nil, ca.ErrUnavailable }},
+		Distribution: fakeDistributor{},
 		Compat:       Compat{SSHKeys: true, DeiC: "demoCA"},
 		Audit:        s.trail,
 		Logger:       slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
