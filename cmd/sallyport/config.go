@@ -163,8 +163,8 @@ type ProfileSection struct {
 	Backdate time.Duration `key:"backdate" default:"60s" check:"1s..5m"`
 	// How long a certificate may outlive the token that it was made for.
 	ExpiryGrace time.Duration `key:"expiry_grace" default:"30s" check:"1s..5m"`
-	// Addresses from which sshd accepts the certificate: for "executor" the
-	// appliance's own; a request may only narrow them. Empty means any.
+	// Addresses from which sshd accepts the certificate: for "executor"
+	// Sallyport's own; a request may only narrow them. Empty means any.
 	SourceAddresses []string `key:"source_addresses" check:"cidr" example:"192.0.2.10/32"`
 	// Extensions (PROTOCOL.certkeys) that certificates carry. Those of "executor"
 	// carry none.

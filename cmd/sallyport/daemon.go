@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/ca"
 	"sallyport/executor"
 	"sallyport/executor/credential"
@@ -47,7 +49,7 @@ func newDaemon(f File, key *ca.Key, log *slog.Logger) (d *daemon, err error) {
 		}
 	}()
 	p := &parts{file: f, log: log, key: key}
-	if err := checkDataDir(f.DataDir); err != nil {
+	if err := errors.Join(checkDataDir(f.DataDir), checkInputs(f)); err != nil {
 		return d, err
 	}
 	if err := d.openRecords(p); err != nil {
@@ -148,7 +150,11 @@ func loadCAKey(s streams, f File) (*ca.Key, error) {
 	}
 	key, err := ca.LoadKey(f.CA.Key, passphrase)
 	if errors.Is(err, ca.ErrPassphraseNeeded) {
-		if passphrase, err = askOnce(s, "Passphrase of "+f.CA.Key+": "); err != nil {
+		passphrase, err = askOnce(s, "Passphrase of "+f.CA.Key+": ")
+		if errors.Is(err, errNoTerminal) {
+			return nil, fmt.Errorf("%q is encrypted: %w; set ca.passphrase_file, or the systemd credential %q", f.CA.Key, err, credentialName)
+		}
+		if err != nil {
 			return nil, err
 		}
 		key, err = ca.LoadKey(f.CA.Key, passphrase)
@@ -172,6 +178,8 @@ func checkDataDir(path string) error {
 func readyChecks(p *parts) []httpapi.Check {
 	return []httpapi.Check{
 		{Name: "issuer keys", Ready: p.tokens.Ready},
+		{Name: "room for audit records", Ready: func(context.Context) error { return checkRoom(p.file.Audit.Dir) }},
+		{Name: "room for the store", Ready: func(context.Context) error { return checkRoom(p.file.DataDir) }},
 		{Name: "store", Ready: func(ctx context.Context) error {
 			for _, err := range p.db.List(ctx, "ready/") {
 				return err
@@ -179,6 +187,23 @@ func readyChecks(p *parts) []httpapi.Check {
 			return nil
 		}},
 	}
+}
+
+// leastRoom is what must be free for records: far more than the requests in
+// flight can write before the next look.
+const leastRoom = 4 << 20
+
+// checkRoom says whether there is room in a folder. Without it nothing can be
+// recorded, so nothing would be done.
+func checkRoom(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("%q: %w", dir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < leastRoom { //nolint:gosec // a block size is positive
+		return fmt.Errorf("%q has %d bytes left, less than %d", dir, free, leastRoom)
+	}
+	return nil
 }
 
 // drain lets running commands finish for at most timeout.

@@ -33,12 +33,14 @@ func keyPassphrase(s streams, file string) ([]byte, error) {
 	return nil, nil
 }
 
+// errNoTerminal says that there is nobody to ask for a passphrase.
+var errNoTerminal = errors.New("there is no terminal to ask for the passphrase")
+
 // askOnce asks the terminal for a passphrase.
 func askOnce(s streams, prompt string) ([]byte, error) {
 	tty, ok := s.in.(*os.File)
 	if !ok || !term.IsTerminal(int(tty.Fd())) {
-		return nil, errors.New("the CA key is encrypted and there is no terminal to ask: " +
-			"set ca.passphrase_file, or the systemd credential \"" + credentialName + "\"")
+		return nil, errNoTerminal
 	}
 	fmt.Fprint(s.err, prompt)
 	secret, err := term.ReadPassword(int(tty.Fd()))
