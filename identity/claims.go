@@ -35,6 +35,14 @@ func parseClaims(payload []byte) (*claims, error) {
 	return c, nil
 }
 
+// subject is the "sub" claim, or "" if it is not an acceptable one.
+func (c *claims) subject() string {
+	if len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, unicode.IsControl) {
+		return ""
+	}
+	return c.Subject
+}
+
 // lookup follows a path through nested objects. Nothing is found behind
 // anything but an object.
 func (c *claims) lookup(path []string) any {
@@ -98,11 +106,7 @@ func matches(claim any, want string) bool {
 // admit applies the issuer's rules to a token whose signature is good. Refusals
 // that any token of the kind would meet come first (401), then expiry (401), then what this caller
 // lacks (403), so that "expired" is only said of a token that was acceptable.
-func (iss *issuer) admit(t *token, payload []byte, now time.Time) (Identity, error) {
-	c, err := parseClaims(payload)
-	if err != nil {
-		return Identity{}, err
-	}
+func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 	client, err := iss.checkOrigin(t, c)
 	if err != nil {
 		return Identity{}, err
@@ -133,7 +137,7 @@ func (iss *issuer) checkOrigin(t *token, c *claims) (client string, err error) {
 	switch {
 	case !slices.ContainsFunc(iss.cfg.Audiences, c.Audience.Contains):
 		return "", reject("aud %q names none of ours", clip(strings.Join(c.Audience, " ")))
-	case c.Subject == "" || len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, unicode.IsControl):
+	case c.subject() == "":
 		return "", reject("sub is missing, longer than %d bytes, or not printable", maxSubjectBytes)
 	case !slices.Contains(iss.types, t.typ):
 		return "", reject("typ is %q, want one of %q", clip(t.typ), iss.types)
