@@ -107,6 +107,9 @@ func matches(claim any, want string) bool {
 // that any token of the kind would meet come first (401), then expiry (401), then what this caller
 // lacks (403), so that "expired" is only said of a token that was acceptable.
 func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
+	if err := c.checkKind(); err != nil {
+		return Identity{}, err
+	}
 	client, err := iss.checkOrigin(t, c)
 	if err != nil {
 		return Identity{}, err
@@ -130,6 +133,26 @@ func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 		issuer: iss.cfg.URL, alias: iss.cfg.Alias, subject: c.Subject, login: login, client: client,
 		scopes: scopes, tokenID: tokenID, expires: c.Expiry.Time(), issuedAt: c.IssuedAt.Time(),
 	}, nil
+}
+
+// checkKind refuses tokens that are no bearer access tokens by what their payload
+// says; providers that give all of their kinds the same "typ" header say it there.
+func (c *claims) checkKind() error {
+	switch {
+	case c.all["cnf"] != nil:
+		// Whoever stole a sender-constrained token (RFC 7800, RFC 8705, RFC 9449) lacks
+		// its key. No proof of that key is checked here, so it must not do as a bearer's.
+		return reject("the token is bound to a key (cnf), which is not supported")
+	case c.all["events"] != nil: // RFC 8417, OpenID Connect Back-Channel Logout §2.4
+		return reject("the token reports events, such as a logout")
+	case c.all["typ"] == nil:
+		return nil
+	}
+	typ, ok := c.all["typ"].(string) // Keycloak: Bearer, ID, Refresh, Offline, Logout
+	if !ok || !slices.Contains([]string{"bearer", "jwt", "at+jwt"}, strings.ToLower(typ)) {
+		return reject("claim typ is %q, want Bearer, JWT or at+jwt", clip(typ))
+	}
+	return nil
 }
 
 // checkOrigin judges what the token is and for whom: aud, sub, typ, client.
