@@ -98,6 +98,27 @@ func TestEndThatIsNotReportedIsUnknown(t *testing.T) {
 	})
 }
 
+func TestEndOfACommandThatWasNeverAcceptedIsUnknown(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"exit status instead of a reply": "exit 0", "output and exit status": "echo x", "nothing at all": "vanish", "signal after the timeout": "sleep 1h",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, func(_ *site, _ *executor.Config, nodes map[string]*sshtest.Config) { nodes[node1].NoExecReply = true })
+				r, err := s.run(line)
+				if !errors.Is(err, executor.ErrOutcomeUnknown) || r.ExitCode != -1 || r.Signal != "" || r.Node != node1 {
+					t.Errorf("result %+v, %v", r, err)
+				}
+				if end := s.audit.of(audit.ExecEnd); len(end) != 1 || end[0].Outcome != audit.Unknown {
+					t.Errorf("audit %+v", end)
+				}
+			})
+		})
+	}
+}
+
 func TestBrokenConnectionIsUnknownAndTheCommandIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

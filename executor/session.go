@@ -90,6 +90,10 @@ func (p *process) watch() {
 	}
 }
 
+// ended says whether the end of the command is known. What a node reports about a
+// command that it has not accepted is no end: its output was not taken.
+func (p *process) ended() bool { return p.streaming && done(p.exited) }
+
 func done(c <-chan struct{}) bool {
 	select {
 	case <-c:
