@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +39,7 @@ func newCheckConfig(s streams) *cobra.Command {
 		}
 		log := slog.New(noteHandler{s})
 		err = errors.Join(
-			checkDataDir(f.DataDir), checkInputs(f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log))
+			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log))
 		if err != nil {
 			return err
 		}
@@ -46,9 +49,10 @@ func newCheckConfig(s streams) *cobra.Command {
 	return cmd
 }
 
-// checkInputs refuses files that decide who may do what and that others can write.
-func checkInputs(f File) error {
-	var paths []string
+// checkInputs refuses files that decide who may do what and that somebody other
+// than root and the service's own user can write or replace.
+func checkInputs(config string, f File) error {
+	paths := []string{config}
 	for _, i := range f.Issuers {
 		paths = append(paths, i.JWKSFile)
 	}
@@ -57,14 +61,28 @@ func checkInputs(f File) error {
 	}
 	var errs []error
 	for _, path := range paths {
-		if path == "" {
-			continue
-		}
-		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o022 != 0 {
-			errs = append(errs, fmt.Errorf("%q can be written by others (mode %04o): chmod go-w %[1]s", path, info.Mode().Perm()))
+		if path != "" {
+			errs = append(errs, checkInput(path), checkInput(filepath.Dir(path)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkInput checks a file or folder. That one is missing is for its reader to say.
+func checkInput(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	// In a sticky folder such as /tmp only the owner of a file can replace it.
+	sticky := info.IsDir() && info.Mode()&fs.ModeSticky != 0
+	if info.Mode().Perm()&0o022 != 0 && !sticky {
+		return fmt.Errorf("%q can be written by others (mode %04o): chmod go-w %[1]s", path, info.Mode().Perm())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int64(st.Uid) != int64(os.Geteuid()) {
+		return fmt.Errorf("%q belongs to uid %d: it must belong to root or to uid %d, which serves", path, st.Uid, os.Geteuid())
+	}
+	return nil
 }
 
 // checkCAKey opens the key unless only a terminal could give its passphrase.

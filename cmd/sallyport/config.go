@@ -54,6 +54,8 @@ type ServerSection struct {
 	TrustedProxies []string `key:"trusted_proxies" check:"cidr" example:"10.0.0.0/8"`
 	// Requests served at the same time; more get 503 with Retry-After.
 	MaxInFlight int64 `key:"max_in_flight" default:"1024" check:"1..100000"`
+	// Requests of one caller among them; more get 429 with Retry-After.
+	MaxInFlightPerCaller int64 `key:"max_in_flight_per_caller" default:"256" check:"1..100000"`
 	// Bytes of a request body for exec, standard input included.
 	MaxBody int64 `key:"max_body" default:"1048576" check:"1024..67108864"`
 	// How long running requests may finish after SIGTERM.
@@ -181,8 +183,12 @@ type ExecutorSection struct {
 	// under static_keys.
 	Credentials string `key:"credentials" default:"builtin" check:"builtin|static"`
 	// Bytes of each output stream that an answer holds at most; a request may
-	// ask for less.
-	MaxOutput int64 `key:"max_output" default:"8388608" check:"1024..1073741824"`
+	// ask for less. Streamed answers have no such limit.
+	MaxOutput int64 `key:"max_output" default:"4194304" check:"1024..1073741824"`
+	// Bytes of output that all answers together hold beyond 64 KiB of each stream;
+	// what does not fit is dropped and the answer says so. One caller gets a
+	// quarter of it.
+	OutputMemory int64 `key:"output_memory" default:"268435456" check:"1048576..1099511627776"`
 	// SSH connections to the nodes of one system, of all callers together.
 	MaxConnections int64 `key:"max_connections" default:"1024" check:"1..100000"`
 	// Requests that may wait for a session of one system, and for how long.

@@ -49,7 +49,7 @@ func newDaemon(f File, key *ca.Key, log *slog.Logger) (d *daemon, err error) {
 		}
 	}()
 	p := &parts{file: f, log: log, key: key}
-	if err := errors.Join(checkDataDir(f.DataDir), checkInputs(f)); err != nil {
+	if err := checkDataDir(f.DataDir); err != nil {
 		return d, err
 	}
 	if err := d.openRecords(p); err != nil {

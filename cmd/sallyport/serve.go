@@ -37,8 +37,9 @@ func newServe(s streams) *cobra.Command {
 			return err
 		}
 		log := newLogger(s, f.Log)
-		if err := checkDataDir(f.DataDir); err != nil {
-			return err // before the key, so that the wrong user is told so
+		// Before the key, so that the wrong user is told so.
+		if err := errors.Join(checkDataDir(f.DataDir), checkInputs(*config, f)); err != nil {
+			return err
 		}
 		key, err := loadCAKey(s, f)
 		if err != nil {
