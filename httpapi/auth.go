@@ -105,7 +105,7 @@ type quota struct {
 
 func (f *refusals) record(ctx context.Context, cause error) {
 	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
-	refusal, verified := errors.AsType[*identity.Refusal](cause)
+	refusal, verified := errors.AsType[*identity.RefusalError](cause)
 	if verified {
 		e.Issuer, e.Subject = refusal.Issuer, refusal.Subject
 	}

@@ -165,7 +165,7 @@ func TestRefusedTokensAreAuditedButNotWithoutBound(t *testing.T) {
 			t.Errorf("%d events in one minute, want %d", n, maxUnverifiedRefusals)
 		}
 		// A flood of tokens that nobody made hides none of somebody's.
-		f.record(t.Context(), &identity.Refusal{Issuer: "idp", Subject: "mallory", Err: identity.ErrNoLogin})
+		f.record(t.Context(), &identity.RefusalError{Issuer: "idp", Subject: "mallory", Err: identity.ErrNoLogin})
 		events := trail.all()[maxUnverifiedRefusals:]
 		if len(events) != 1 || events[0].Issuer != "idp" || events[0].Subject != "mallory" || events[0].Detail != nil {
 			t.Errorf("the refusal of a known subject: %+v", events)

@@ -1,9 +1,9 @@
 package identity
 
-// A Refusal is the error for a token whose signature was good: it says whose
+// A RefusalError is the error for a token whose signature was good: it says whose
 // token was refused. An error without it is about a token that anybody could
 // have made.
-type Refusal struct {
+type RefusalError struct {
 	// Issuer is the alias of the identity provider that signed the token.
 	Issuer string
 	// Subject is the token's "sub" claim, or "" if that is missing, longer than 255
@@ -14,7 +14,7 @@ type Refusal struct {
 }
 
 // Error is the text of the reason alone.
-func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *RefusalError) Error() string { return r.Err.Error() }
 
 // Unwrap makes the sentinel visible.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusalError) Unwrap() error { return r.Err }

@@ -33,7 +33,7 @@ func TestARefusalAfterTheSignatureSaysWhoseTokenItWas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := verifier.Verify(t.Context(), f.token(t, goodHeader, f.claims(test.claims)))
-			refusal, ok := errors.AsType[*identity.Refusal](err)
+			refusal, ok := errors.AsType[*identity.RefusalError](err)
 			if !ok || !errors.Is(err, test.want) {
 				t.Fatalf("error is %v, want a refusal that is %q", err, test.want)
 			}
@@ -57,7 +57,7 @@ func TestATokenThatAnybodyCouldHaveMadeIsNobodysRefusal(t *testing.T) {
 		"no token":             strings.Repeat("x", 20),
 	} {
 		_, err := verifier.Verify(t.Context(), token)
-		if refusal, ok := errors.AsType[*identity.Refusal](err); ok || !errors.Is(err, identity.ErrInvalidToken) {
+		if refusal, ok := errors.AsType[*identity.RefusalError](err); ok || !errors.Is(err, identity.ErrInvalidToken) {
 			t.Errorf("%s: %v names %+v", name, err, refusal)
 		}
 	}

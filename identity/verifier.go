@@ -139,7 +139,7 @@ func (v *Verifier) Close() error {
 // [ErrInvalidToken], [ErrExpired], [ErrScope], [ErrNoLogin] or [ErrUnavailable];
 // their text says why and is for logs and audit records, not for the client. It
 // never holds the token. If the token's signature is good, the error is a
-// [*Refusal] as well. Verify waits for keys only if none that it has fits,
+// [*RefusalError] as well. Verify waits for keys only if none that it has fits,
 // and at most as long as ctx and one fetch (10 s) last.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if len(raw) > MaxTokenBytes {
@@ -178,11 +178,11 @@ func (iss *issuer) verify(ctx context.Context, t *token) (Identity, proof, error
 	}
 	c, err := parseClaims(payload)
 	if err != nil {
-		return Identity{}, proof{}, &Refusal{Issuer: iss.cfg.Alias, Err: err}
+		return Identity{}, proof{}, &RefusalError{Issuer: iss.cfg.Alias, Err: err}
 	}
 	id, err := iss.admit(t, c, time.Now())
 	if err != nil {
-		return Identity{}, proof{}, &Refusal{Issuer: iss.cfg.Alias, Subject: c.subject(), Err: err}
+		return Identity{}, proof{}, &RefusalError{Issuer: iss.cfg.Alias, Subject: c.subject(), Err: err}
 	}
 	return id, by, nil
 }
