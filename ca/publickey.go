@@ -19,8 +19,8 @@ const maxPublicKeyBytes = 16 << 10
 // ParsePublicKey reads one line of authorized_keys form, "type base64 [comment]",
 // of at most 16 KiB. Options, further lines and control characters are refused,
 // and the comment is dropped. Accepted are ed25519, ecdsa, their security-key
-// forms, and RSA of 3072 to 8192 bits; certificates, DSA and all other types are
-// not. Every error is a [*RequestError] with [CodePublicKey].
+// forms, and RSA of 3072 to 8192 bits; certificates, DSA, all other types, and
+// keys that can be used or found without their owner are not. Every error is a [*RequestError] with [CodePublicKey].
 //
 // x/crypto's ParseAuthorizedKey is not used: it skips lines that it cannot read,
 // takes options, and returns certificates and keys of any strength.
@@ -103,7 +103,7 @@ func checkPublicKey(key ssh.PublicKey) (ssh.PublicKey, error) {
 func checkStrength(key crypto.PublicKey) error {
 	switch k := key.(type) {
 	case ed25519.PublicKey:
-		return nil
+		return checkEd25519(k)
 	case *ecdsa.PublicKey:
 		return nil // x/crypto has checked that the point is on its curve
 	case *rsa.PublicKey:
@@ -122,6 +122,9 @@ func checkRSA(k *rsa.PublicKey) error {
 	}
 	if hasSmallFactor(k.N) {
 		return badKey("rsa modulus has a small factor; the key is broken")
+	}
+	if hasCloseFactors(k.N) {
+		return badKey("rsa modulus is a product of primes too close together (CVE-2022-26320); the key is broken")
 	}
 	if isROCA(k.N) {
 		return badKey("rsa key comes from a generator with a known weakness (CVE-2017-15361)")

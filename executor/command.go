@@ -55,11 +55,12 @@ type Start struct {
 // A Result is how a command ended. A non-zero exit is a result, not an error.
 type Result struct {
 	Start
-	// ExitCode is the command's exit status, or -1 when a signal ended it or its
-	// end is unknown.
+	// ExitCode is the command's exit status, 0 to 255, or -1 when a signal ended it
+	// or its end is unknown. A node that reports another status has reported none.
 	ExitCode int
-	// Signal is the name without "SIG" (RFC 4254 §6.10) when one ended the
-	// command.
+	// Signal is the name without "SIG" (RFC 4254 §6.10) when one ended the command:
+	// 1 to 32 of A-Z a-z 0-9 @ . -. sshd says "SIG@openssh.com" of those that the RFC
+	// does not know. A node that reports another name has reported no end.
 	Signal string
 	// TimedOut says that the command was ended because its time was over.
 	TimedOut bool

@@ -98,6 +98,71 @@ func TestEndThatIsNotReportedIsUnknown(t *testing.T) {
 	})
 }
 
+func TestReportsThatNoHonestNodeSendsAreNoEnd(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		exit  sshtest.Exit
+		known bool
+	}{
+		"status 255":              {sshtest.Exit{Code: 255}, true},
+		"status 256":              {sshtest.Exit{Code: 256}, false},
+		"status 2^31":             {sshtest.Exit{Code: 1 << 31}, false},
+		"status 2^32 - 1":         {sshtest.Exit{Code: 1<<32 - 1}, false},
+		"signal of the RFC":       {sshtest.Exit{Signal: "USR1"}, true},
+		"signal as sshd names it": {sshtest.Exit{Signal: "SIG@openssh.com"}, true},
+		"signal of 32 bytes":      {sshtest.Exit{Signal: strings.Repeat("A", 32)}, true},
+		"signal of 33 bytes":      {sshtest.Exit{Signal: strings.Repeat("A", 33)}, false},
+		"signal with lines":       {sshtest.Exit{Signal: "EVIL\r\nX: y"}, false},
+		"signal with a last line": {sshtest.Exit{Signal: "TERM\n"}, false},
+		"signal not in UTF-8":     {sshtest.Exit{Signal: "EVIL\xff"}, false},
+		"signal with quotes":      {sshtest.Exit{Signal: `T"x`}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, func(_ *site, _ *executor.Config, nodes map[string]*sshtest.Config) {
+					nodes[node1].Exec = func(context.Context, *sshtest.Session) sshtest.Exit { return test.exit }
+				})
+				r, err := s.run("true")
+				want, outcome := executor.Result{ExitCode: -1}, audit.Unknown
+				if test.known {
+					want.Signal, outcome = test.exit.Signal, audit.Failure
+					if want.Signal == "" {
+						want.ExitCode = int(test.exit.Code)
+					}
+				}
+				if errors.Is(err, executor.ErrOutcomeUnknown) == test.known || r.ExitCode != want.ExitCode || r.Signal != want.Signal {
+					t.Errorf("result %+v, %v", r, err)
+				}
+				if end := s.audit.of(audit.ExecEnd); len(end) != 1 || end[0].Outcome != outcome {
+					t.Errorf("audit %+v", end)
+				}
+			})
+		})
+	}
+}
+
+func TestEndOfACommandThatWasNeverAcceptedIsUnknown(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"exit status instead of a reply": "exit 0", "output and exit status": "echo x", "nothing at all": "vanish", "signal after the timeout": "sleep 1h",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, func(_ *site, _ *executor.Config, nodes map[string]*sshtest.Config) { nodes[node1].NoExecReply = true })
+				r, err := s.run(line)
+				if !errors.Is(err, executor.ErrOutcomeUnknown) || r.ExitCode != -1 || r.Signal != "" || r.Node != node1 {
+					t.Errorf("result %+v, %v", r, err)
+				}
+				if end := s.audit.of(audit.ExecEnd); len(end) != 1 || end[0].Outcome != audit.Unknown {
+					t.Errorf("audit %+v", end)
+				}
+			})
+		})
+	}
+}
+
 func TestBrokenConnectionIsUnknownAndTheCommandIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -57,7 +57,7 @@ func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p 
 	switch {
 	case errors.Is(why, errRefused):
 		ev.Outcome = audit.Failure
-	case !done(p.exited):
+	case !p.ended():
 		ev.Outcome = audit.Unknown
 	case r.Signal != "":
 		ev.Outcome = audit.Failure

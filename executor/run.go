@@ -108,7 +108,7 @@ func (p *process) result(start Start, duration time.Duration) Result {
 		Stdout: p.stdout.output(), Stderr: p.stderr.output(),
 		Truncated: p.stdout.truncated || p.stderr.truncated,
 	}
-	if done(p.exited) {
+	if p.ended() {
 		r.ExitCode, r.Signal = p.ending.code, p.ending.signal
 	}
 	return r
@@ -117,15 +117,15 @@ func (p *process) result(start Start, duration time.Duration) Result {
 // verdict turns the reason why a command had to be ended into the error of Run.
 func (p *process) verdict(why error) error {
 	node := p.lease.Conn().node
-	switch known := done(p.exited); {
+	switch {
 	case errors.Is(why, errRefused):
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, node, why)
-	case (why == nil || errors.Is(why, errTimeout)) && known:
+	case p.ended() && (why == nil || errors.Is(why, errTimeout)):
 		return nil
+	case ours(why):
+		return why
 	case why == nil:
 		return fmt.Errorf("%w: %s reported no end", ErrOutcomeUnknown, node)
-	case known || ours(why):
-		return why
 	default:
 		return fmt.Errorf("%w: %s: %w", ErrOutcomeUnknown, node, why)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -24,6 +25,13 @@ var (
 	// errRefused says that the node did not take the command.
 	errRefused = errors.New("login node refused to start the command")
 )
+
+// maxExitCode is the greatest status of a POSIX process (wait(2)).
+const maxExitCode = 255
+
+// signalName allows the names of RFC 4254 §6.10 and local ones: sshd says
+// "SIG@openssh.com" of XCPU, BUS and others (session.c, sig2name).
+var signalName = regexp.MustCompile(`\A[A-Za-z0-9@.-]{1,32}\z`)
 
 // An ending is what the node reported about the end of a command (RFC 4254
 // §6.10).
@@ -57,7 +65,8 @@ func (e *Executor) newProcess(s *session, c Command, maxOutput int64) *process {
 	return p
 }
 
-// watch handles the node's requests on the channel until it is closed.
+// watch handles the node's requests on the channel until it is closed. A report
+// that no honest node sends counts as none: it goes to clients and audit records.
 func (p *process) watch() {
 	defer close(p.closed)
 	known := false
@@ -66,7 +75,7 @@ func (p *process) watch() {
 		switch r.Type {
 		case "exit-status":
 			var status struct{ Code uint32 }
-			if ssh.Unmarshal(r.Payload, &status) != nil {
+			if ssh.Unmarshal(r.Payload, &status) != nil || status.Code > maxExitCode {
 				break
 			}
 			e, known = ending{code: int(status.Code)}, true
@@ -77,7 +86,7 @@ func (p *process) watch() {
 				Message    string
 				Language   string
 			}
-			if ssh.Unmarshal(r.Payload, &signal) != nil {
+			if ssh.Unmarshal(r.Payload, &signal) != nil || !signalName.MatchString(signal.Name) {
 				break
 			}
 			e, known = ending{code: -1, signal: signal.Name}, true
@@ -89,6 +98,10 @@ func (p *process) watch() {
 		_ = r.Reply(false, nil) // does nothing unless asked for
 	}
 }
+
+// ended says whether the end of the command is known. What a node reports about a
+// command that it has not accepted is no end: its output was not taken.
+func (p *process) ended() bool { return p.streaming && done(p.exited) }
 
 func done(c <-chan struct{}) bool {
 	select {

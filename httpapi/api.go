@@ -120,6 +120,16 @@ type Config struct {
 	// MaxInFlight bounds the requests served at a time, streams included; more
 	// are refused with 503. Default 1024.
 	MaxInFlight int
+	// MaxInFlightPerCaller bounds those of one caller; more are refused with 429.
+	// Default: a quarter of MaxInFlight.
+	MaxInFlightPerCaller int
+	// MaxOutput bounds each output stream in an answer that is not streamed, in
+	// bytes, when the request sets no max_output_bytes; default 4 MiB.
+	MaxOutput int64
+	// OutputMemory bounds what all answers together hold of commands' output, in
+	// bytes, beyond 64 KiB of each stream; what does not fit is dropped and the
+	// answer says "truncated". One caller gets a quarter of it. Default 256 MiB.
+	OutputMemory int64
 	// BodyTimeout bounds how long a body may take to arrive; default 30 s.
 	BodyTimeout time.Duration
 	// WriteTimeout bounds each write to a client, not the whole answer; a client
@@ -141,6 +151,8 @@ type API struct {
 	public   http.Handler
 	admin    http.Handler
 	slots    chan struct{} // one element per request in flight
+	callers  *share        // requests in flight, by caller
+	memory   *share        // bytes of output in answers
 	refusals *refusals
 	draining atomic.Bool
 }
@@ -156,6 +168,8 @@ func New(cfg Config) (*API, error) {
 		log:      cfg.Logger,
 		started:  time.Now(),
 		slots:    make(chan struct{}, cfg.MaxInFlight),
+		callers:  newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
+		memory:   newShare(cfg.OutputMemory, cfg.OutputMemory/4),
 		refusals: &refusals{audit: cfg.Audit, log: cfg.Logger},
 	}
 	public := a.publicRoutes()
@@ -201,6 +215,9 @@ func (c *Config) check() error {
 		{"max exec body", c.MaxExecBody},
 		{"max certificate body", c.MaxCertificateBody},
 		{"max in flight", int64(c.MaxInFlight)},
+		{"max in flight per caller", int64(c.MaxInFlightPerCaller)},
+		{"max output", c.MaxOutput},
+		{"output memory", c.OutputMemory},
 		{"body timeout", int64(c.BodyTimeout)},
 		{"write timeout", int64(c.WriteTimeout)},
 		{"heartbeat", int64(c.Heartbeat)},
@@ -229,6 +246,9 @@ func (c *Config) setDefaults() {
 	c.MaxExecBody = cmp.Or(c.MaxExecBody, 1<<20)
 	c.MaxCertificateBody = cmp.Or(c.MaxCertificateBody, 64<<10)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
+	c.MaxInFlightPerCaller = cmp.Or(c.MaxInFlightPerCaller, max(1, c.MaxInFlight/4))
+	c.MaxOutput = cmp.Or(c.MaxOutput, 4<<20)
+	c.OutputMemory = cmp.Or(c.OutputMemory, 256<<20)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)

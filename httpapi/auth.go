@@ -25,6 +25,10 @@ func (a *API) authenticated(h callerHandler) handler {
 		if err != nil {
 			return err
 		}
+		if !a.callers.take(keyOf(caller), 1) {
+			return errCallerBusy
+		}
+		defer a.callers.give(keyOf(caller), 1)
 		return h(w, r, caller)
 	}
 }
@@ -83,28 +87,41 @@ func challenge(h http.Header, p problem, err error) {
 	}
 }
 
-// maxRefusals bounds the refused tokens that are recorded per second. Each record
-// costs an fsync, and anyone can send bad tokens.
-const maxRefusals = 20
+// The refused tokens that are recorded, per minute. Each record costs an fsync and
+// half a kilobyte for ever, and anyone can send bad tokens: 120 a minute are 90 MB
+// a day. Tokens of the issuers' own making are recorded apart, so that a flood of
+// the others cannot hide them.
+const (
+	maxUnverifiedRefusals = 120
+	maxVerifiedRefusals   = 1200
+)
 
-// refusals records refused tokens; above the bound it counts them instead, and
-// the next record carries the count.
+// refusals records refused tokens; above the bounds it counts them instead, and
+// the next record of the kind carries the count.
 type refusals struct {
 	audit audit.Recorder
 	log   *slog.Logger
 
-	mu         sync.Mutex // guards what follows
-	second     time.Time
-	recorded   int
-	suppressed int
+	mu                   sync.Mutex // guards what follows
+	unverified, verified quota
+}
+
+// A quota is what was recorded of one kind in the current minute.
+type quota struct {
+	minute               time.Time
+	recorded, suppressed int
 }
 
 func (f *refusals) record(ctx context.Context, cause error) {
-	suppressed, ok := f.admit(time.Now())
+	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
+	refusal, verified := errors.AsType[*identity.RefusalError](cause)
+	if verified {
+		e.Issuer, e.Subject = refusal.Issuer, refusal.Subject
+	}
+	suppressed, ok := f.admit(verified, time.Now())
 	if !ok {
 		return
 	}
-	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
 	if suppressed > 0 {
 		e.Detail = map[string]string{"suppressed": strconv.Itoa(suppressed)}
 	}
@@ -117,18 +134,22 @@ func (f *refusals) record(ctx context.Context, cause error) {
 }
 
 // admit says whether to record now, and how many were left out before.
-func (f *refusals) admit(now time.Time) (suppressed int, ok bool) {
+func (f *refusals) admit(verified bool, now time.Time) (suppressed int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if second := now.Truncate(time.Second); !second.Equal(f.second) {
-		f.second, f.recorded = second, 0
+	q, most := &f.unverified, maxUnverifiedRefusals
+	if verified {
+		q, most = &f.verified, maxVerifiedRefusals
 	}
-	if f.recorded >= maxRefusals {
-		f.suppressed++
+	if minute := now.Truncate(time.Minute); !minute.Equal(q.minute) {
+		q.minute, q.recorded = minute, 0
+	}
+	if q.recorded >= most {
+		q.suppressed++
 		return 0, false
 	}
-	f.recorded++
-	suppressed, f.suppressed = f.suppressed, 0
+	q.recorded++
+	suppressed, q.suppressed = q.suppressed, 0
 	return suppressed, true
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sallyport/identity"
 	"sallyport/store/audit"
 )
 
@@ -159,13 +160,19 @@ func TestRefusedTokensAreAuditedButNotWithoutBound(t *testing.T) {
 				f.record(t.Context(), errTokenMissing)
 			}
 		}
-		refuse(maxRefusals + 100)
-		if n := len(trail.all()); n != maxRefusals {
-			t.Errorf("%d events in one second, want %d", n, maxRefusals)
+		refuse(maxUnverifiedRefusals + 100)
+		if n := len(trail.all()); n != maxUnverifiedRefusals {
+			t.Errorf("%d events in one minute, want %d", n, maxUnverifiedRefusals)
 		}
-		time.Sleep(time.Second)
+		// A flood of tokens that nobody made hides none of somebody's.
+		f.record(t.Context(), &identity.RefusalError{Issuer: "idp", Subject: "mallory", Err: identity.ErrNoLogin})
+		events := trail.all()[maxUnverifiedRefusals:]
+		if len(events) != 1 || events[0].Issuer != "idp" || events[0].Subject != "mallory" || events[0].Detail != nil {
+			t.Errorf("the refusal of a known subject: %+v", events)
+		}
+		time.Sleep(time.Minute)
 		refuse(2)
-		events := trail.all()[maxRefusals:]
+		events = trail.all()[maxUnverifiedRefusals+1:]
 		if len(events) != 2 || events[0].Detail["suppressed"] != "100" || events[1].Detail != nil {
 			t.Errorf("events after that: %+v", events)
 		}

@@ -183,6 +183,7 @@ func TestHostileCertificateRequestsAreRefused(t *testing.T) {
 		{"TTL 0s", m{"public_key": key, "ttl": "0s"}, 422, "field_invalid", "ttl"},
 		{"TTL negative", m{"public_key": key, "ttl": -60}, 422, "field_invalid", "ttl"},
 		{"TTL below a second", m{"public_key": key, "ttl": "10ms"}, 422, "ttl_not_allowed", "ttl"},
+		{"no forced command", m{"public_key": key, "force_command": ""}, 422, "field_invalid", "force_command"},
 		{"no address", m{"public_key": key, "source_address": ""}, 422, "field_invalid", "source_address"},
 		{"bad address", m{"public_key": key, "source_address": "192.0.2.1,!10.0.0.0/8"}, 422, "field_invalid", "source_address"},
 		{"zone", m{"public_key": key, "source_address": "fe80::1%eth0"}, 422, "field_invalid", "source_address"},
@@ -262,7 +263,9 @@ func TestNodesFetchWhatTheyNeedWithoutAToken(t *testing.T) {
 
 func TestAManifestThatCannotBeMadeIsUnavailable(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *Config) { c.Distribution = fakeDistributor{fmt.Errorf("%w: the store is closed", ca.ErrUnavailable)} })
+	s := start(t, func(c *Config) {
+		c.Distribution = fakeDistributor{fmt.Errorf("%w: the store is closed", ca.ErrUnavailable)}
+	})
 	for _, path := range []string{"/v1/ca/manifest", "/v1/ca/manifest.sig"} {
 		s.do("GET", path, "").wantProblem(t, 503, "ca_unavailable")
 	}

@@ -133,11 +133,14 @@ func (o *object) take(field string) json.RawMessage {
 	return o.fields[field]
 }
 
-// finish refuses fields that nobody took, and returns the first mistake.
+// finish refuses fields that nobody took, and returns the first mistake. An unknown
+// field comes before any other: often it is why something else is missing.
 func (o *object) finish() error {
 	for _, name := range slices.Sorted(maps.Keys(o.fields)) {
 		if !slices.Contains(o.known, name) {
+			o.err = nil
 			o.refuse(name, "There is no such field.", o.known...)
+			break
 		}
 	}
 	return o.err

@@ -89,7 +89,7 @@ func TestACodeHasOneStatusAndOneText(t *testing.T) {
 		if !regexp.MustCompile(`^[a-z_]+$`).MatchString(row.code) || row.title == "" || !strings.HasSuffix(row.detail, ".") {
 			t.Errorf("row %+v", row.kind)
 		}
-		if (row.status == 503) != (row.retry > 0) {
+		if (row.status == 503 || row.status == 429) != (row.retry > 0) {
 			t.Errorf("%s: status %d, Retry-After %d", row.code, row.status, row.retry)
 		}
 	}

@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/base64"
+	"io"
 	"unicode/utf8"
 )
 
@@ -11,13 +13,59 @@ const (
 	encodingBase64 = "base64"
 )
 
-// encodeOutput encodes both streams alike: as text when both are valid UTF-8,
-// else as base64, so that no byte is ever replaced.
-func encodeOutput(stdout, stderr []byte) (outText, errText, encoding string) {
-	if utf8.Valid(stdout) && utf8.Valid(stderr) {
-		return string(stdout), string(stderr), encodingText
+// encodingOf chooses one encoding for both streams: text when both are valid
+// UTF-8, so that no byte is ever replaced; and base64 for a long output that would
+// be longer as text, as one of control characters is, which JSON writes as six.
+func encodingOf(stdout, stderr *collector) string {
+	outValid, outLength := stdout.text()
+	errValid, errLength := stderr.text()
+	size := stdout.size + stderr.size
+	if !outValid || !errValid || (size > chunkBytes && outLength+errLength > int64(base64.StdEncoding.EncodedLen(int(size)))) {
+		return encodingBase64
 	}
-	return base64.StdEncoding.EncodeToString(stdout), base64.StdEncoding.EncodeToString(stderr), encodingBase64
+	return encodingText
+}
+
+// writeString writes a stream as a JSON string, piece by piece: a whole one would
+// need its memory several times.
+func (c *collector) writeString(w io.Writer, encoding string) error {
+	if _, err := io.WriteString(w, `"`); err != nil {
+		return err
+	}
+	write := c.writeText
+	if encoding == encodingBase64 {
+		write = c.writeBase64
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, `"`)
+	return err
+}
+
+func (c *collector) writeBase64(w io.Writer) error {
+	enc := base64.NewEncoder(base64.StdEncoding, w)
+	for _, chunk := range c.chunks {
+		if _, err := enc.Write(chunk); err != nil {
+			return err
+		}
+	}
+	return enc.Close()
+}
+
+func (c *collector) writeText(w io.Writer) error {
+	var split splitter
+	for _, chunk := range append(c.chunks, nil) {
+		piece := split.next(chunk)
+		if chunk == nil {
+			piece = append(piece, split.rest()...)
+		}
+		quoted := bytes.TrimSuffix(marshal(string(piece)), []byte("\n"))
+		if _, err := w.Write(quoted[1 : len(quoted)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A splitter cuts a stream of bytes into pieces that can be frames: a character

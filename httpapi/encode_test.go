@@ -128,9 +128,10 @@ func TestOutputIsTextOrBase64ForBothStreams(t *testing.T) {
 		{"\xff", "x", "/w==", "eA==", "base64"},
 		{"x", "\xe2\x82", "eA==", "4oI=", "base64"},
 	} {
-		out, err, encoding := encodeOutput([]byte(c.out), []byte(c.err))
-		if out != c.wantOut || err != c.wantErr || encoding != c.encoding {
-			t.Errorf("%q, %q: got %q, %q in %s", c.out, c.err, out, err, encoding)
+		out, err := collected(c.out), collected(c.err)
+		encoding := encodingOf(out, err)
+		if out.json(t, encoding) != c.wantOut || err.json(t, encoding) != c.wantErr || encoding != c.encoding {
+			t.Errorf("%q, %q: got %q, %q in %s", c.out, c.err, out.json(t, encoding), err.json(t, encoding), encoding)
 		}
 	}
 }

@@ -24,6 +24,7 @@ var (
 	errRouteUnknown  = errors.New("no such route")
 	errMethod        = errors.New("method is not allowed here")
 	errOverloaded    = errors.New("too many requests in flight")
+	errCallerBusy    = errors.New("too many requests of this caller in flight")
 	errNotReady      = errors.New("not ready")
 	errPeerRefused   = errors.New("peer of the admin socket is neither root nor the daemon's user")
 	errClientGone    = errors.New("client is gone")
@@ -61,12 +62,13 @@ var kinds = []struct {
 	{errRouteUnknown, kind{http.StatusNotFound, "route_unknown", "No such route", "There is nothing at this path. Paths are matched exactly, without redirects.", 0}},
 	{errMethod, kind{http.StatusMethodNotAllowed, "method_not_allowed", "Method is not allowed", "The Allow header lists the methods of this path.", 0}},
 	{errOverloaded, kind{http.StatusServiceUnavailable, "overloaded", "Too many requests", "Too many requests are in flight. Nothing was done; try again.", 1}},
+	{errCallerBusy, kind{http.StatusTooManyRequests, "caller_overloaded", "Too many requests of yours", "Too many requests of this caller are in flight. Nothing was done; try again when some have ended.", 1}},
 	{errNotReady, kind{http.StatusServiceUnavailable, "not_ready", "Not ready", "The service is starting, draining, or missing something that it needs.", 5}},
 	{errPeerRefused, kind{http.StatusForbidden, "peer_refused", "Peer is refused", "Only root and the user of the daemon may use the admin socket.", 0}},
 
 	{errTokenMissing, kind{http.StatusUnauthorized, "token_missing", "Token is missing", "Send one access token in the header \"Authorization: Bearer <token>\".", 0}},
 	{identity.ErrExpired, kind{http.StatusUnauthorized, "token_expired", "Token has expired", "The token has expired or is about to. Get a new one.", 0}},
-	{identity.ErrInvalidToken, kind{http.StatusUnauthorized, "token_invalid", "Token is not valid", "The token is not acceptable. The audit log has the reason under the request id.", 0}},
+	{identity.ErrInvalidToken, kind{http.StatusUnauthorized, "token_invalid", "Token is not valid", "The token is not acceptable. The log of the service has the reason under the request id.", 0}},
 	{identity.ErrScope, kind{http.StatusForbidden, "scope_missing", "Scope is missing", "The token is good but lacks a scope or claim that this service requires.", 0}},
 	{identity.ErrNoLogin, kind{http.StatusForbidden, "login_refused", "Login is refused", "The token is good but names no login that may be used here.", 0}},
 	{identity.ErrUnavailable, kind{http.StatusServiceUnavailable, "issuer_unavailable", "Issuer is not available", "The keys of the token's issuer cannot be had at the moment.", 5}},

@@ -1,6 +1,9 @@
 package httpapi
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/base64"
 	"io"
 	"net/http"
@@ -17,17 +20,18 @@ const (
 	mediaSSE    = "text/event-stream"
 )
 
-// execAnswer is how a command ended, with its output.
+// execAnswer is how a command ended. Between its two parts stand the streams.
 type execAnswer struct {
-	ID                string  `json:"id"`
-	System            string  `json:"system"`
-	Node              string  `json:"node"`
-	User              string  `json:"user"`
-	ExitCode          *int    `json:"exit_code"` // null when a signal ended it
-	Signal            *string `json:"signal"`
-	TimedOut          bool    `json:"timed_out"`
-	Stdout            string  `json:"stdout"`
-	Stderr            string  `json:"stderr"`
+	ID       string  `json:"id"`
+	System   string  `json:"system"`
+	Node     string  `json:"node"`
+	User     string  `json:"user"`
+	ExitCode *int    `json:"exit_code"` // null when a signal ended it
+	Signal   *string `json:"signal"`
+	TimedOut bool    `json:"timed_out"`
+}
+
+type execAnswerEnd struct {
 	Encoding          string  `json:"encoding"`
 	Truncated         bool    `json:"truncated"`
 	DurationMS        int64   `json:"duration_ms"`
@@ -55,12 +59,20 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request, caller identity.Ident
 	if media != mediaJSON {
 		return a.stream(w, r, media, caller, system, cmd)
 	}
+	stdout, stderr := a.collect(caller, cmd), a.collect(caller, cmd)
+	defer stdout.release()
+	defer stderr.release()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	result, err := a.cfg.Commands.Run(r.Context(), caller, system, cmd)
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, answerOf(result))
+	writeResult(w, result, stdout, stderr)
 	return nil
+}
+
+func (a *API) collect(caller identity.Identity, cmd executor.Command) *collector {
+	return &collector{memory: a.memory, caller: keyOf(caller), limit: cmp.Or(cmd.MaxOutput, a.cfg.MaxOutput)}
 }
 
 // commandOf reads the request. What a command may contain is for the executor to
@@ -107,15 +119,39 @@ func stdin(o *object) io.Reader {
 	return strings.NewReader(text)
 }
 
-func answerOf(r executor.Result) execAnswer {
+// writeResult writes one JSON object. It ignores that a write fails, as writeBody
+// does: the client is gone.
+func writeResult(w http.ResponseWriter, r executor.Result, stdout, stderr *collector) {
 	code, signal := ending(r)
-	out, stderr, encoding := encodeOutput(r.Stdout, r.Stderr)
-	return execAnswer{
+	head := marshal(execAnswer{
 		ID: r.ID, System: r.System, Node: r.Node, User: r.User,
 		ExitCode: code, Signal: signal, TimedOut: r.TimedOut,
-		Stdout: out, Stderr: stderr, Encoding: encoding, Truncated: r.Truncated,
-		DurationMS:        r.Duration.Milliseconds(),
-		CertificateSerial: serialOf(r.CertificateSerial),
+	})
+	encoding := encodingOf(stdout, stderr)
+	end := marshal(execAnswerEnd{
+		Encoding: encoding, Truncated: r.Truncated || stdout.truncated || stderr.truncated,
+		DurationMS: r.Duration.Milliseconds(), CertificateSerial: serialOf(r.CertificateSerial),
+	})
+	w.Header().Set("Content-Type", mediaJSON)
+	w.WriteHeader(http.StatusOK)
+	out := bufio.NewWriterSize(w, maxWrite)
+	_, err := out.Write(bytes.TrimSuffix(head, []byte("}\n")))
+	for _, stream := range []struct {
+		name string
+		*collector
+	}{{"stdout", stdout}, {"stderr", stderr}} {
+		if err == nil {
+			_, err = out.WriteString(`,"` + stream.name + `":`)
+		}
+		if err == nil {
+			err = stream.writeString(out, encoding)
+		}
+	}
+	if err == nil {
+		_, err = out.WriteString("," + string(end[1:]))
+	}
+	if err == nil {
+		_ = out.Flush()
 	}
 }
 

@@ -133,7 +133,7 @@ func TestABadRequestIsRefusedByNameOfItsField(t *testing.T) {
 		{"env twice", `{"command":"x","env":{"A":"1","A":"2"}}`, 422, "field_invalid", "env"},
 		{"list as env", `{"command":"x","env":["A=1"]}`, 422, "field_invalid", "env"},
 		{"unknown", `{"command":"x","cwd":"/"}`, 422, "field_invalid", "cwd"},
-		{"other case", `{"Command":"x"}`, 422, "field_invalid", "command"},
+		{"other case", `{"Command":"x"}`, 422, "field_invalid", "Command"},
 		{"both stdins", `{"command":"x","stdin":"","stdin_base64":""}`, 422, "field_invalid", "stdin"},
 		{"bad base64", `{"command":"x","stdin_base64":"A"}`, 422, "field_invalid", "stdin_base64"},
 		{"sloppy base64", `{"command":"x","stdin_base64":"AB=="}`, 422, "field_invalid", "stdin_base64"},

@@ -35,6 +35,14 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // good is the token that fakeTokens accepts, as alice.
 const good = "good.token.of-alice"
 
+// A wholeAnswer is what a client reads of an exec call.
+type wholeAnswer struct {
+	execAnswer
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	execAnswerEnd
+}
+
 // fakeTokens knows one good token, and an error for each other.
 type fakeTokens struct {
 	alice  identity.Identity
@@ -58,8 +66,18 @@ type fakeRunner struct {
 
 var started = executor.Start{ID: "run-1", System: "daint", Node: "login1:22", User: "alice", CertificateSerial: 1<<63 - 1}
 
+// Run moves what a test puts into the Result to the writers of an answer, as the
+// contract of Command wants it; a stream's writers are the test's business.
 func (f fakeRunner) Run(ctx context.Context, _ identity.Identity, _ string, cmd executor.Command) (executor.Result, error) {
-	return f.run(ctx, cmd)
+	result, err := f.run(ctx, cmd)
+	for w, text := range map[io.Writer][]byte{cmd.Stdout: result.Stdout, cmd.Stderr: result.Stderr} {
+		if _, collects := w.(*collector); collects {
+			_, writeErr := w.Write(text)
+			err = errors.Join(err, writeErr)
+		}
+	}
+	result.Stdout, result.Stderr = nil, nil
+	return result, err
 }
 
 func (f fakeRunner) Systems(caller identity.Identity) []executor.SystemInfo {

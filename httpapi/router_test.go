@@ -11,9 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/store/audit"
-
 	"sallyport/executor"
+	"sallyport/store/audit"
 )
 
 func TestNothingIsRedirectedOrGuessed(t *testing.T) {

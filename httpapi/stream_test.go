@@ -224,7 +224,7 @@ func TestASlowClientThatReadsOnGetsEverything(t *testing.T) {
 		})
 		conn := m.post(t, execPath, mediaJSON, `{"command":"x"}`)
 		a := readAnswer(t, slowly{conn})
-		var got execAnswer
+		var got wholeAnswer
 		if err := json.Unmarshal([]byte(a.body), &got); err != nil {
 			t.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func TestATokenGoesInAndTheOutputOfACommandComesOut(t *testing.T) {
 	w := newWhole(t)
 	a := w.as("alice", "POST", "/v1/systems/hpc/exec",
 		`{"command":"read line; echo \"got $line\"; echo oops >&2; exit 7","stdin":"a b\n"}`, "X-Request-Id", "whole-1")
-	var got execAnswer
+	var got wholeAnswer
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}

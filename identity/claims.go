@@ -35,6 +35,14 @@ func parseClaims(payload []byte) (*claims, error) {
 	return c, nil
 }
 
+// subject is the "sub" claim, or "" if it is not an acceptable one.
+func (c *claims) subject() string {
+	if len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, unicode.IsControl) {
+		return ""
+	}
+	return c.Subject
+}
+
 // lookup follows a path through nested objects. Nothing is found behind
 // anything but an object.
 func (c *claims) lookup(path []string) any {
@@ -98,9 +106,8 @@ func matches(claim any, want string) bool {
 // admit applies the issuer's rules to a token whose signature is good. Refusals
 // that any token of the kind would meet come first (401), then expiry (401), then what this caller
 // lacks (403), so that "expired" is only said of a token that was acceptable.
-func (iss *issuer) admit(t *token, payload []byte, now time.Time) (Identity, error) {
-	c, err := parseClaims(payload)
-	if err != nil {
+func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
+	if err := c.checkKind(); err != nil {
 		return Identity{}, err
 	}
 	client, err := iss.checkOrigin(t, c)
@@ -128,12 +135,32 @@ func (iss *issuer) admit(t *token, payload []byte, now time.Time) (Identity, err
 	}, nil
 }
 
+// checkKind refuses tokens that are no bearer access tokens by what their payload
+// says; providers that give all of their kinds the same "typ" header say it there.
+func (c *claims) checkKind() error {
+	switch {
+	case c.all["cnf"] != nil:
+		// Whoever stole a sender-constrained token (RFC 7800, RFC 8705, RFC 9449) lacks
+		// its key. No proof of that key is checked here, so it must not do as a bearer's.
+		return reject("the token is bound to a key (cnf), which is not supported")
+	case c.all["events"] != nil: // RFC 8417, OpenID Connect Back-Channel Logout §2.4
+		return reject("the token reports events, such as a logout")
+	case c.all["typ"] == nil:
+		return nil
+	}
+	typ, ok := c.all["typ"].(string) // Keycloak: Bearer, ID, Refresh, Offline, Logout
+	if !ok || !slices.Contains([]string{"bearer", "jwt", "at+jwt"}, strings.ToLower(typ)) {
+		return reject("claim typ is %q, want Bearer, JWT or at+jwt", clip(typ))
+	}
+	return nil
+}
+
 // checkOrigin judges what the token is and for whom: aud, sub, typ, client.
 func (iss *issuer) checkOrigin(t *token, c *claims) (client string, err error) {
 	switch {
 	case !slices.ContainsFunc(iss.cfg.Audiences, c.Audience.Contains):
 		return "", reject("aud %q names none of ours", clip(strings.Join(c.Audience, " ")))
-	case c.Subject == "" || len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, unicode.IsControl):
+	case c.subject() == "":
 		return "", reject("sub is missing, longer than %d bytes, or not printable", maxSubjectBytes)
 	case !slices.Contains(iss.types, t.typ):
 		return "", reject("typ is %q, want one of %q", clip(t.typ), iss.types)

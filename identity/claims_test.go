@@ -72,6 +72,47 @@ func TestRequiredClaimsMustHaveTheirValue(t *testing.T) {
 	}
 }
 
+func TestTokensThatAreNoBearerAccessTokensAreRefused(t *testing.T) {
+	t.Parallel()
+	f := newForge(t)
+	verifier := f.verifier(t)
+	for name, test := range map[string]struct {
+		claims   map[string]any
+		accepted bool
+	}{
+		"bound to a DPoP key":      {map[string]any{"cnf": map[string]any{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}, false},
+		"bound to a certificate":   {map[string]any{"cnf": map[string]any{"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}, false},
+		"bound to nothing known":   {map[string]any{"cnf": map[string]any{}}, false},
+		"cnf is a string":          {map[string]any{"cnf": ""}, false},
+		"a logout token":           {map[string]any{"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}, false},
+		"events is a list":         {map[string]any{"events": []string{}}, false},
+		"typ ID":                   {map[string]any{"typ": "ID"}, false},
+		"typ Refresh":              {map[string]any{"typ": "Refresh"}, false},
+		"typ Offline":              {map[string]any{"typ": "Offline"}, false},
+		"typ Logout":               {map[string]any{"typ": "Logout"}, false},
+		"typ DPoP":                 {map[string]any{"typ": "DPoP"}, false},
+		"typ is empty":             {map[string]any{"typ": ""}, false},
+		"typ is a list":            {map[string]any{"typ": []string{"Bearer"}}, false},
+		"typ Bearer":               {map[string]any{"typ": "Bearer"}, true},
+		"typ bearer":               {map[string]any{"typ": "bearer"}, true},
+		"typ JWT":                  {map[string]any{"typ": "JWT"}, true},
+		"typ AT+JWT":               {map[string]any{"typ": "AT+JWT"}, true},
+		"all three are null":       {map[string]any{"cnf": json.RawMessage("null"), "events": json.RawMessage("null"), "typ": json.RawMessage("null")}, true},
+		"other names begin alike":  {map[string]any{"cnfx": 1, "event": 1, "typo": "ID"}, true},
+		"deeper they mean nothing": {map[string]any{"ext": map[string]any{"cnf": 1, "events": 1, "typ": "ID"}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			token := f.token(t, goodHeader, f.claims(test.claims))
+			if !test.accepted {
+				refused(t, verifier, token, identity.ErrInvalidToken)
+			} else if _, err := verifier.Verify(t.Context(), token); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestOnlyAllowedClientsAreAccepted(t *testing.T) {
 	t.Parallel()
 	f := newForge(t)

@@ -76,7 +76,8 @@ type IssuerConfig struct {
 
 	// Type is the required "typ" header, such as "at+jwt" for access tokens after
 	// RFC 9068. Default: a token may say "JWT", "at+jwt" or nothing; any other
-	// type, such as "logout+jwt", is refused.
+	// type, such as "logout+jwt", is refused. In any case a token is refused that has
+	// the claim "cnf" or "events", or a "typ" claim other than Bearer, JWT or at+jwt.
 	Type string
 	// RequiredScopes must all be in the "scope" or "scp" claim.
 	RequiredScopes []string

@@ -134,5 +134,12 @@ func DefaultReserved() []string {
 		lustre gpfs beegfs ceph glusterfs gluster weka dcv xcat warewulf puppet salt ansible
 		git gitlab-runner jenkins docker containerd libvirt-qemu libvirt-dnsmasq qemu kvm radvd dnsmasq haproxy keepalived hacluster
 		vagrant ubuntu debian centos rocky almalinux fedora ec2-user cloud-user opc core admin administrator sudo wheel guest
+		bind saslauth oprofile pesign dhcpd etcd rabbitmq sddm lxd amandabackup amanda bacula bareos
+		stapusr stapsys stapdev stapunpriv oracle hadoop hdfs yarn mapred zookeeper kafka cassandra solr
+		kube kubelet torque pbsadmin oar flux lsf uge sgeadmin slurmdbd slurmctld slurmd munged pmix
+		ldap openldap dirsrv radiusd freerad pkiuser ipaapi kdcproxy ods ident tftp tftpd frr quagga openvpn strongswan
+		stunnel stunnel4 vmail amavis clamav clamupdate clamscan debian-spamd smmsp smmta mailnull debian-tor toranon
+		pcp sanlock vdsm flatpak gnome-initial-setup speech-dispatcher whoopsie kernoops hplip arpwatch snort suricata
+		systemd rpcbind sddm-greeter gdm-greeter fwupd-refresh landscape pollinate syslog rsyslog tape dnf rpm mock
 		sallyport firecrest`)
 }

@@ -109,7 +109,8 @@ func TestReservedNamesAreAccountNames(t *testing.T) {
 	for _, must := range []string{
 		"root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup",
 		"list", "irc", "_apt", "nobody", "systemd-network", "messagebus", "sshd", "adm", "shutdown", "halt", "operator", "ftp", "dbus", "polkitd",
-		"sssd", "chrony", "tss", "rpc", "rpcuser", "slurm", "munge", "postgres",
+		"sssd", "chrony", "tss", "rpc", "rpcuser", "slurm", "munge", "postgres", "bind", "saslauth", "oprofile", "pesign", "dhcpd", "etcd",
+		"rabbitmq", "sddm", "lxd", "amandabackup", "stapusr", "oracle", "hadoop", "kube",
 	} {
 		if !slices.Contains(reserved, must) {
 			t.Errorf("%q is not reserved", must)

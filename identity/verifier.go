@@ -138,7 +138,8 @@ func (v *Verifier) Close() error {
 // Verify turns a token into the Identity that it proves. Its errors wrap
 // [ErrInvalidToken], [ErrExpired], [ErrScope], [ErrNoLogin] or [ErrUnavailable];
 // their text says why and is for logs and audit records, not for the client. It
-// never holds the token. Verify waits for keys only if none that it has fits,
+// never holds the token. If the token's signature is good, the error is a
+// [*RefusalError] as well. Verify waits for keys only if none that it has fits,
 // and at most as long as ctx and one fetch (10 s) last.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if len(raw) > MaxTokenBytes {
@@ -175,8 +176,15 @@ func (iss *issuer) verify(ctx context.Context, t *token) (Identity, proof, error
 	if err != nil {
 		return Identity{}, proof{}, err
 	}
-	id, err := iss.admit(t, payload, time.Now())
-	return id, by, err
+	c, err := parseClaims(payload)
+	if err != nil {
+		return Identity{}, proof{}, &RefusalError{Issuer: iss.cfg.Alias, Err: err}
+	}
+	id, err := iss.admit(t, c, time.Now())
+	if err != nil {
+		return Identity{}, proof{}, &RefusalError{Issuer: iss.cfg.Alias, Subject: c.subject(), Err: err}
+	}
+	return id, by, nil
 }
 
 // Ready is nil once the keys of every issuer were loaded and there is one that

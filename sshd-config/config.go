@@ -1,7 +1,7 @@
-// Package sshdconfig writes the sshd_config text that lets a login node trust the appliance, and no more than it must.
+// Package sshdconfig writes the sshd_config text that lets a login node trust Sallyport, and no more than it must.
 //
-// All that concerns logins stands in one Match block for the addresses of the appliance: its CA is trusted from nowhere else, and a
-// broken trust file or revocation list shuts out the appliance, never the administrators. What sshd knows only outside of Match
+// All that concerns logins stands in one Match block for the addresses of Sallyport: its CA is trusted from nowhere else, and a
+// broken trust file or revocation list shuts out Sallyport, never the administrators. What sshd knows only outside of Match
 // blocks is a part of its own. Each line carries its reason.
 //
 // The text is as good as its place: the first Match block that sets a keyword wins, so this one must stand before the site's own.
@@ -20,7 +20,7 @@ import (
 
 // Config describes a node's side of the trust. The zero value of a field is the default that its comment names.
 type Config struct {
-	// Addresses are those that the appliance connects from: at least one, without host bits. Needed.
+	// Addresses are those that Sallyport connects from: at least one, without host bits. Needed.
 	Addresses []netip.Prefix
 	// TrustedUserCAKeys is the path of the file with the CA's public keys. Empty: DefaultTrustedUserCAKeys.
 	TrustedUserCAKeys string
@@ -30,7 +30,7 @@ type Config struct {
 	CAFingerprints []string
 	// CASignatureAlgorithms are those that the CA may sign with. Empty: ssh-ed25519, which fits the default CA key.
 	CASignatureAlgorithms []string
-	// DenyGroups are groups whose members may not log in through the appliance. Empty: DefaultDenyGroups.
+	// DenyGroups are groups whose members may not log in through Sallyport. Empty: DefaultDenyGroups.
 	DenyGroups []string
 	// MaxSessions limits concurrent commands and transfers per connection. 0: 64. At most 1000.
 	MaxSessions int
@@ -42,7 +42,7 @@ type Config struct {
 	Version Version
 }
 
-// Where the appliance's files are on a node, unless configured.
+// Where Sallyport's files are on a node, unless configured.
 const (
 	DefaultTrustedUserCAKeys = "/etc/ssh/sallyport/trusted_user_ca_keys"
 	DefaultRevokedKeys       = "/etc/ssh/sallyport/revoked.krl"
@@ -163,7 +163,7 @@ func (c Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if len(c.Addresses) == 0 {
-		bad("addresses: at least one of the appliance is needed")
+		bad("addresses: at least one of Sallyport is needed")
 	}
 	for _, a := range c.Addresses {
 		errs = append(errs, checkAddress(a))

@@ -11,7 +11,7 @@ import (
 type DropIn struct {
 	// Global holds what sshd takes only before the first Match block.
 	Global string
-	// Match is the block for connections of the appliance. It ends with "Match all", so that text after it is not part of it.
+	// Match is the block for connections of Sallyport. It ends with "Match all", so that text after it is not part of it.
 	Match string
 }
 
@@ -88,28 +88,28 @@ func (c Config) instructions() string {
 		place = `1. OpenSSH before 8.2 has no Include: put the first part at the top of /etc/ssh/sshd_config, and the Match block before the first other Match block or at the end.`
 	}
 	example := c.Addresses[0].Addr()
-	return `Sallyport on a login node (OpenSSH ` + c.Version.String() + `): a short-lived certificate of the appliance's CA logs a user in, only from the appliance's address. Made by "sallyport sshd-config".
+	return `Sallyport on a login node (OpenSSH ` + c.Version.String() + `): a short-lived certificate of Sallyport's CA logs a user in, only from Sallyport's address. Made by "sallyport sshd-config".
 
 ` + place + `
-2. The files that it names. From the appliance: GET /v1/ca/trusted-user-ca-keys and GET /v1/ca/revoked-keys, saved to a temporary name in the same folder and renamed. Owned by root and writable by root only: sshd does not check that. With SELinux: restorecon.
+2. The files that it names. From Sallyport: GET /v1/ca/trusted-user-ca-keys and GET /v1/ca/revoked-keys, saved to a temporary name in the same folder and renamed. Owned by root and writable by root only: sshd does not check that. With SELinux: restorecon.
 3. sshd -t && systemctl reload sshd. Later changes of the two files need no reload.
-4. See what holds: sshd -T -C user=alice,host=appliance,addr=` + example.String() + `
-It must show no authorizedprincipalsfile and no authorizedprincipalscommand but "none". A global one decides which principals may use an account, for the appliance's certificates too, and sshd cannot switch it off for some connections: move it into a Match block for other addresses.
+4. See what holds: sshd -T -C user=alice,host=sallyport,addr=` + example.String() + `
+It must show no authorizedprincipalsfile and no authorizedprincipalscommand but "none". A global one decides which principals may use an account, for Sallyport's certificates too, and sshd cannot switch it off for some connections: move it into a Match block for other addresses.
 
 The firewall may still limit port 22; this text opens nothing.`
 }
 
-const matchTitle = `All that follows holds only for connections from the appliance. Administrators who log in from elsewhere are not touched, not even by a broken file.`
+const matchTitle = `All that follows holds only for connections from Sallyport. Administrators who log in from elsewhere are not touched, not even by a broken file.`
 
 func (c Config) globalLines() []line {
 	return []line{
 		{
 			keyword: "MaxStartups", value: c.MaxStartups,
-			why: `Connections that have not authenticated yet, over all clients of the node. With the default 10:30:100 sshd drops 30 in 100 from the tenth on; the appliance is there soon when it starts and connects for many users at once. Up to 9.2 at least, a later MaxStartups in sshd_config wins over this one: remove it.`,
+			why: `Connections that have not authenticated yet, over all clients of the node. With the default 10:30:100 sshd drops 30 in 100 from the tenth on; Sallyport is there soon when it starts and connects for many users at once. Up to 9.2 at least, a later MaxStartups in sshd_config wins over this one: remove it.`,
 		},
 		{
 			keyword: "PerSourcePenaltyExemptList", value: joined(c.Addresses), since: Version{9, 8},
-			why: `All users of the appliance come from its address. A few refused logins of one of them would have sshd shut out all for seconds to minutes.`,
+			why: `All users of Sallyport come from its address. A few refused logins of one of them would have sshd shut out all for seconds to minutes.`,
 		},
 	}
 }
@@ -123,7 +123,7 @@ func (c Config) matchLines() []line {
 
 // trustLines say which certificates count.
 func (c Config) trustLines() []line {
-	trust := `The public keys of the appliance's CA, one a line and nothing else: sshd stops reading at the first line that it cannot parse, without a word. A missing or empty file: no login through the appliance.`
+	trust := `The public keys of Sallyport's CA, one a line and nothing else: sshd stops reading at the first line that it cannot parse, without a word. A missing or empty file: no login through Sallyport.`
 	if len(c.CAFingerprints) > 0 {
 		trust += "\nExpected, as ssh-keygen -l -f shows them: " + strings.Join(c.CAFingerprints, " ")
 	}
@@ -131,7 +131,7 @@ func (c Config) trustLines() []line {
 		{keyword: "TrustedUserCAKeys", value: c.TrustedUserCAKeys, why: trust},
 		{
 			keyword: "RevokedKeys", value: c.RevokedKeys,
-			why: `Certificates and CA keys that count no longer. A missing or damaged file refuses every login through the appliance. A file of zero length revokes nothing: replace it by rename, never in place.`,
+			why: `Certificates and CA keys that count no longer. A missing or damaged file refuses every login through Sallyport. A file of zero length revokes nothing: replace it by rename, never in place.`,
 		},
 		{
 			keyword: "CASignatureAlgorithms", value: strings.Join(c.CASignatureAlgorithms, ","), since: Version{8, 0},
@@ -152,7 +152,7 @@ func (c Config) loginLines() []line {
 	return []line{
 		{keyword: "PubkeyAuthentication", value: "yes", why: `Certificates are offered by this method.`},
 		{keyword: "AuthenticationMethods", value: "publickey", why: `The certificate is enough, and nothing replaces it.`},
-		{keyword: "PasswordAuthentication", value: "no", why: `The appliance has no passwords; nobody else should try some from its address.`},
+		{keyword: "PasswordAuthentication", value: "no", why: `Sallyport has no passwords; nobody else should try some from its address.`},
 		{keyword: "KbdInteractiveAuthentication", value: "no", why: `The same, by the other method that asks.`},
 		{keyword: "PermitRootLogin", value: "no", why: `Not even a certificate for root, should the CA ever sign one.`},
 		{
@@ -161,7 +161,7 @@ func (c Config) loginLines() []line {
 		},
 		{
 			keyword: "MaxAuthTries", value: "1",
-			why: `The appliance offers one certificate. With one try sshd also logs the key ID of each refused certificate. By hand: ssh -o CertificateFile=id-cert.pub -i id, as with -i alone ssh offers the plain key first.`,
+			why: `Sallyport offers one certificate. With one try sshd also logs the key ID of each refused certificate. By hand: ssh -o CertificateFile=id-cert.pub -i id, as with -i alone ssh offers the plain key first.`,
 		},
 	}
 }
@@ -178,12 +178,12 @@ func (c Config) forwardingLines() []line {
 	return []line{
 		{
 			keyword: "AllowTcpForwarding", value: "local",
-			why: `This node is a jump host: the appliance goes through it, never back. The certificate for it needs the permit-port-forwarding extension.`,
+			why: `This node is a jump host: Sallyport goes through it, never back. The certificate for it needs the permit-port-forwarding extension.`,
 		},
 		{keyword: "PermitOpen", value: strings.Join(c.JumpTargets, " "), why: `It leads to these and to nothing else.`},
 		{keyword: "PermitListen", value: "none", since: Version{7, 8}, why: `It listens for nobody.`},
 		{keyword: "AllowStreamLocalForwarding", value: "no", why: `No Unix sockets.`},
-		{keyword: "AllowAgentForwarding", value: "no", why: `The appliance has no agent to lend.`},
+		{keyword: "AllowAgentForwarding", value: "no", why: `Sallyport has no agent to lend.`},
 		{keyword: "X11Forwarding", value: "no", why: `No displays.`},
 		{keyword: "GatewayPorts", value: "no", why: `No listeners for other hosts.`},
 		{keyword: "PermitTunnel", value: "no", why: `No network device through the connection.`},
@@ -197,13 +197,13 @@ func (c Config) sessionLines() []line {
 		{keyword: "PermitUserRC", value: "no", why: `~/.ssh/rc would run before each command.`},
 		{
 			keyword: "MaxSessions", value: strconv.Itoa(c.MaxSessions),
-			why: `Commands and transfers at a time on one connection of one user; the appliance opens further connections above it.`,
+			why: `Commands and transfers at a time on one connection of one user; Sallyport opens further connections above it.`,
 		},
 		{
 			keyword: "LogLevel", value: "VERBOSE", since: Version{8, 0},
-			why: `Logs key ID, serial and CA of each certificate, accepted or refused: the link to the appliance's audit log.`,
+			why: `Logs key ID, serial and CA of each certificate, accepted or refused: the link to Sallyport's audit log.`,
 		},
-		{keyword: "ClientAliveInterval", value: "30", why: `Seconds of silence after which sshd asks whether the appliance still lives.`},
+		{keyword: "ClientAliveInterval", value: "30", why: `Seconds of silence after which sshd asks whether Sallyport still lives.`},
 		{keyword: "ClientAliveCountMax", value: "3", why: `Unanswered questions after which the connection and its sessions end.`},
 	}
 }

@@ -161,7 +161,7 @@ func printLedger(s streams, rows []ca.Issued) error {
 	table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "ISSUED\tVALID BEFORE\tPROFILE\tPRINCIPALS\tSERIAL\tKEY ID")
 	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", r.IssuedAt.Local().Format(time.DateTime), r.ValidBefore.Local().Format(time.TimeOnly),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", r.IssuedAt.Local().Format("2006-01-02 15:04:05 MST"), r.ValidBefore.Local().Format("15:04:05 MST"),
 			r.Profile, strings.Join(r.Principals, ","), r.Serial, r.KeyID)
 	}
 	return table.Flush()
@@ -238,6 +238,9 @@ func adminClient(f File) *client {
 			conn, err := dialer.DialContext(ctx, "unix", f.Server.AdminSocket)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 				return nil, errNoDaemon
+			}
+			if errors.Is(err, fs.ErrPermission) {
+				return nil, fmt.Errorf("the admin socket is for root and the service's own user: %w", err)
 			}
 			return conn, err
 		},

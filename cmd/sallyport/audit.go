@@ -10,8 +10,10 @@ import (
 )
 
 const auditVerifyLong = `Read the audit log from its first line and check every byte: a changed, missing,
-added or moved line is found, and so is a missing end. The service may run
-meanwhile. Exit code 1 says that the log is not as it was written.
+inserted or moved line is found, and so is a missing end. What stands after the
+last acknowledged event and is no event is reported as unfinished. The service may run
+meanwhile. Exit code 1 says that the log is not as it was written, or could not be
+read; the message tells which.
 
 DIR is the folder of the log; by default the one that the configuration names.
 Keep the printed head hash elsewhere from time to time: it proves later that

@@ -63,6 +63,9 @@ func newCert(s streams) *cobra.Command {
 	f.StringSliceVar(&opt.sourceAddresses, "source-address", nil, "networks from which the certificate may be used")
 	f.StringVar(&opt.forceCommand, "force-command", "", "the only command that the certificate allows")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := opt.check(cmd); err != nil {
+			return usageError{err}
+		}
 		key, err := readPublicKey(args[0])
 		if err != nil {
 			return err
@@ -84,6 +87,23 @@ func newCert(s streams) *cobra.Command {
 	return cmd
 }
 
+// check refuses options that were given and say nothing: a certificate without the
+// limit that was asked for is not what was wanted.
+func (opt *certOptions) check(cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	switch {
+	case given("ttl") && opt.ttl <= 0:
+		return fmt.Errorf("--ttl: %s is not a positive time", opt.ttl)
+	case given("source-address") && strings.Join(opt.sourceAddresses, "") == "":
+		return errors.New("--source-address is empty")
+	case given("force-command") && opt.forceCommand == "":
+		return errors.New("--force-command is empty")
+	case given("principal") && len(opt.principals) == 0:
+		return errors.New("--principal is empty")
+	}
+	return nil
+}
+
 // readPublicKey reads a public key, and refuses a private one before it leaves
 // the machine.
 func readPublicKey(path string) (string, error) {
@@ -99,6 +119,9 @@ func readPublicKey(path string) (string, error) {
 
 func (opt *certOptions) deliver(s streams, keyPath string, form outputForm, answer certAnswer) error {
 	if opt.out == "-" {
+		if form == "json" {
+			return printJSON(s.out, answer)
+		}
 		_, err := fmt.Fprintln(s.out, strings.TrimSpace(answer.Certificate))
 		return err
 	}
@@ -113,7 +136,7 @@ func (opt *certOptions) deliver(s streams, keyPath string, form outputForm, answ
 		return printJSON(s.out, answer)
 	}
 	_, err := fmt.Fprintf(s.out, "%s: serial %s, principals %s, valid until %s (%s)\n", path, answer.Serial,
-		strings.Join(answer.Principals, ", "), answer.ValidBefore.Local().Format(time.TimeOnly),
+		strings.Join(answer.Principals, ", "), answer.ValidBefore.Local().Format("15:04:05 MST"),
 		time.Until(answer.ValidBefore).Round(time.Second))
 	return err
 }

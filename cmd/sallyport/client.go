@@ -40,7 +40,7 @@ func clientFlags(cmd *cobra.Command, s streams) *clientOptions {
 	f.StringVar(&opt.tokenFile, "token-file", "", "read the token from this file")
 	f.StringVar(&opt.tokenCommand, "token-command", s.getenv("SALLYPORT_TOKEN_COMMAND"),
 		"run this with /bin/sh to get a token (environment: SALLYPORT_TOKEN_COMMAND)")
-	f.StringVar(&opt.caFile, "tls-ca", s.getenv("SALLYPORT_TLS_CA"), "PEM file of the CA that signed the service's TLS certificate")
+	f.StringVar(&opt.caFile, "tls-ca", s.getenv("SALLYPORT_TLS_CA"), "PEM file of the CA that signed the service's TLS certificate (environment: SALLYPORT_TLS_CA)")
 	return opt
 }
 
@@ -175,13 +175,28 @@ func (c *client) send(ctx context.Context, method, path string, body any, accept
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach the service: %w", err)
+		return nil, c.unreachable(err)
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer closeBody(resp)
 	return nil, readProblem(resp)
+}
+
+// unreachable says what to look at when there was no answer.
+func (c *client) unreachable(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // without the method and the path
+	}
+	hint := "see --url and SALLYPORT_URL"
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		hint = "see --tls-ca"
+	}
+	if c.token == "" { // the admin socket
+		return err
+	}
+	return fmt.Errorf("cannot reach the service at %s (%s): %w", c.base, hint, err)
 }
 
 // call makes a request and decodes the JSON answer into result.

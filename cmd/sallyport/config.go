@@ -54,6 +54,8 @@ type ServerSection struct {
 	TrustedProxies []string `key:"trusted_proxies" check:"cidr" example:"10.0.0.0/8"`
 	// Requests served at the same time; more get 503 with Retry-After.
 	MaxInFlight int64 `key:"max_in_flight" default:"1024" check:"1..100000"`
+	// Requests of one caller among them; more get 429 with Retry-After.
+	MaxInFlightPerCaller int64 `key:"max_in_flight_per_caller" default:"256" check:"1..100000"`
 	// Bytes of a request body for exec, standard input included.
 	MaxBody int64 `key:"max_body" default:"1048576" check:"1024..67108864"`
 	// How long running requests may finish after SIGTERM.
@@ -204,8 +206,8 @@ type ProfileSection struct {
 	Backdate time.Duration `key:"backdate" default:"60s" check:"1s..5m"`
 	// How long a certificate may outlive the token that it was made for.
 	ExpiryGrace time.Duration `key:"expiry_grace" default:"30s" check:"1s..5m"`
-	// Addresses from which sshd accepts the certificate: for "executor" the
-	// appliance's own; a request may only narrow them. Empty means any.
+	// Addresses from which sshd accepts the certificate: for "executor"
+	// Sallyport's own; a request may only narrow them. Empty means any.
 	SourceAddresses []string `key:"source_addresses" check:"cidr" example:"192.0.2.10/32"`
 	// Extensions (PROTOCOL.certkeys) that certificates carry. Those of "executor"
 	// carry none.
@@ -223,8 +225,12 @@ type ExecutorSection struct {
 	// the format of FirecREST's SSHService ("remote") or of DeiC's sshca ("deic").
 	Credentials string `key:"credentials" default:"builtin" check:"builtin|static|remote|deic"`
 	// Bytes of each output stream that an answer holds at most; a request may
-	// ask for less.
-	MaxOutput int64 `key:"max_output" default:"8388608" check:"1024..1073741824"`
+	// ask for less. Streamed answers have no such limit.
+	MaxOutput int64 `key:"max_output" default:"4194304" check:"1024..1073741824"`
+	// Bytes of output that all answers together hold beyond 64 KiB of each stream;
+	// what does not fit is dropped and the answer says so. One caller gets a
+	// quarter of it.
+	OutputMemory int64 `key:"output_memory" default:"268435456" check:"1048576..1099511627776"`
 	// SSH connections to the nodes of one system, of all callers together.
 	MaxConnections int64 `key:"max_connections" default:"1024" check:"1..100000"`
 	// Requests that may wait for a session of one system, and for how long.

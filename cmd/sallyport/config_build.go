@@ -99,8 +99,9 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 	cfg := httpapi.Config{
 		Tokens: p.tokens, Audit: p.audit, Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody,
-		MaxInFlight: int(p.file.Server.MaxInFlight),
-		Status:      map[string]func() any{},
+		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
+		MaxOutput: p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
+		Status: map[string]func() any{},
 	}
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/ca"
 	"sallyport/executor"
 	"sallyport/executor/credential"
@@ -161,6 +163,8 @@ func checkDataDir(path string) error {
 func readyChecks(p *parts) []httpapi.Check {
 	checks := []httpapi.Check{
 		{Name: "issuer keys", Ready: p.tokens.Ready},
+		{Name: "room for audit records", Ready: func(context.Context) error { return checkRoom(p.file.Audit.Dir) }},
+		{Name: "room for the store", Ready: func(context.Context) error { return checkRoom(p.file.DataDir) }},
 		{Name: "store", Ready: func(ctx context.Context) error {
 			for _, err := range p.db.List(ctx, "ready/") {
 				return err
@@ -172,6 +176,23 @@ func readyChecks(p *parts) []httpapi.Check {
 		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.authority.Ready})
 	}
 	return checks
+}
+
+// leastRoom is what must be free for records: far more than the requests in
+// flight can write before the next look.
+const leastRoom = 4 << 20
+
+// checkRoom says whether there is room in a folder. Without it nothing can be
+// recorded, so nothing would be done.
+func checkRoom(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("%q: %w", dir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < leastRoom { //nolint:gosec // a block size is positive
+		return fmt.Errorf("%q has %d bytes left, less than %d", dir, free, leastRoom)
+	}
+	return nil
 }
 
 // drain lets running commands finish for at most timeout.

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,6 +42,8 @@ func newDemo(s streams) *cobra.Command {
 		if wrong := checkHostPort(*listen); wrong != "" || !isLoopback(*listen) {
 			return usageError{fmt.Errorf("--listen: %q is not host:port on loopback", *listen)}
 		}
+		// "sallyport demo | head" must not end it before its files are removed.
+		signal.Ignore(syscall.SIGPIPE)
 		dir, err := os.MkdirTemp("", "sallyport-demo-")
 		if err != nil {
 			return err
@@ -117,6 +121,7 @@ func (d *demo) configure() (File, error) {
 	path := filepath.Join(d.dir, "sallyport.toml")
 	text := fmt.Sprintf(`[server]
 listen = %q
+drain_timeout = "2s"
 
 [[issuers]]
 alias = "demo"

@@ -34,7 +34,7 @@ func startDemoNode(ctx context.Context, dir string) (demoNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := loginnode.Config{TrustedUserCAKeys: trusted}
+	cfg := loginnode.Config{Dir: filepath.Join(dir, "node"), TrustedUserCAKeys: trusted}
 	if os.Geteuid() == 0 {
 		cfg.Users = []loginnode.User{{Name: "alice"}, {Name: "bob"}}
 	}

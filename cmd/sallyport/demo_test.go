@@ -22,3 +22,14 @@ func TestTheDemoRunsOnTheEmbeddedServerToo(t *testing.T) {
 		}
 	}
 }
+
+func TestAFolderWithoutRoomMakesTheServiceNotReady(t *testing.T) {
+	t.Parallel()
+	if err := checkRoom(t.TempDir()); err != nil {
+		t.Errorf("a folder with room: %v", err)
+	}
+	// /proc is a file system with no room at all.
+	if err := checkRoom("/proc"); err == nil || !strings.Contains(err.Error(), "has 0 bytes left") {
+		t.Errorf("a folder without room: %v", err)
+	}
+}

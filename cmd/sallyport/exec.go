@@ -23,12 +23,17 @@ user that your token names.
 
 The words after "--" are a program and its arguments; no shell interprets them.
 With -c a whole line is given to your login shell on the node, as ssh(1) does.
-The output appears as it comes. The exit code is that of the remote command; 128
-plus the number of the signal if a signal ended it; 124 if its time was over.`
+The output appears as it comes. Standard input (-i) is read to its end and sent
+whole; the service bounds it (server.max_body). An interrupt ends the remote
+command.
+
+The exit code is that of the remote command; 128 plus the number of the signal if
+a signal ended it; 124 if its time was over; 130 after an interrupt.`
 
 const (
-	exitTimedOut = 124 // as timeout(1)
-	exitSignal   = 128 // as sh(1)
+	exitTimedOut    = 124 // as timeout(1)
+	exitSignal      = 128 // as sh(1)
+	exitInterrupted = exitSignal + int(unix.SIGINT)
 	// maxFrameBytes bounds one line of a stream.
 	maxFrameBytes = 4 << 20
 	// maxStdinBytes bounds what is sent; the service may allow less.
@@ -60,7 +65,7 @@ func newExec(s streams) *cobra.Command {
 	f.StringVarP(&opt.workdir, "workdir", "w", "", "folder in which the command starts")
 	f.DurationVarP(&opt.timeout, "timeout", "t", 0, "end the command after this time (default: the system's)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		body, err := opt.body(s, args)
+		body, err := opt.body(cmd, args)
 		if err != nil {
 			return err
 		}
@@ -68,7 +73,10 @@ func newExec(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runExec(cmd.Context(), c, s, args[0], body)
+		if body.StdinBase64, err = opt.readStdin(cmd.Context(), s.in); err == nil {
+			err = runExec(cmd.Context(), c, s, args[0], body)
+		}
+		return opt.explain(cmd.Context(), s, err)
 	}
 	return cmd
 }
@@ -83,7 +91,49 @@ type execBody struct {
 	Timeout     string            `json:"timeout,omitempty"`
 }
 
-func (opt *execOptions) body(s streams, args []string) (execBody, error) {
+// explain turns what ended a call into what the user did or can do.
+func (opt *execOptions) explain(ctx context.Context, s streams, err error) error {
+	p, refused := errors.AsType[*problem](err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		fmt.Fprintln(s.err, "sallyport: interrupted; the remote command is ended if it was started")
+		return exitError(exitInterrupted)
+	case refused && p.Code == "body_too_large" && opt.stdin:
+		return fmt.Errorf("standard input is more than the service takes (server.max_body): %w", err)
+	}
+	return err
+}
+
+// readStdin reads standard input whole. A Read cannot be interrupted, so an
+// interrupt leaves it behind.
+func (opt *execOptions) readStdin(ctx context.Context, in io.Reader) (string, error) {
+	if !opt.stdin {
+		return "", nil
+	}
+	type input struct {
+		text []byte
+		err  error
+	}
+	whole := make(chan input, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(in, maxStdinBytes+1))
+		whole <- input{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case i := <-whole:
+		if i.err != nil {
+			return "", fmt.Errorf("standard input: %w", i.err)
+		}
+		if len(i.text) > maxStdinBytes {
+			return "", fmt.Errorf("standard input has more than %d bytes", maxStdinBytes)
+		}
+		return base64.StdEncoding.EncodeToString(i.text), nil
+	}
+}
+
+func (opt *execOptions) body(cmd *cobra.Command, args []string) (execBody, error) {
 	switch {
 	case len(args) == 0:
 		return execBody{}, usageError{errors.New("which system? see 'sallyport exec --help'")}
@@ -91,6 +141,11 @@ func (opt *execOptions) body(s streams, args []string) (execBody, error) {
 		return execBody{}, usageError{errors.New("which command? give it after --, or with -c")}
 	case opt.line != "" && len(args) > 1:
 		return execBody{}, usageError{errors.New("-c and words after -- exclude each other")}
+	case len(args) > 1 && cmd.ArgsLenAtDash() != 1:
+		// Without it "exec daint ls -i" would run "ls" and take -i for its own.
+		return execBody{}, usageError{fmt.Errorf("write -- before the command: sallyport exec %s -- %s", args[0], args[1])}
+	case cmd.Flags().Changed("timeout") && opt.timeout <= 0:
+		return execBody{}, usageError{fmt.Errorf("--timeout: %s is not a positive time", opt.timeout)}
 	}
 	body := execBody{Command: opt.line, Argv: args[1:], Workdir: opt.workdir}
 	if opt.timeout > 0 {
@@ -105,16 +160,6 @@ func (opt *execOptions) body(s streams, args []string) (execBody, error) {
 			body.Env = map[string]string{}
 		}
 		body.Env[name] = value
-	}
-	if opt.stdin {
-		text, err := io.ReadAll(io.LimitReader(s.in, maxStdinBytes+1))
-		if err != nil {
-			return execBody{}, fmt.Errorf("standard input: %w", err)
-		}
-		if len(text) > maxStdinBytes {
-			return execBody{}, fmt.Errorf("standard input has more than %d bytes", maxStdinBytes)
-		}
-		body.StdinBase64 = base64.StdEncoding.EncodeToString(text)
 	}
 	return body, nil
 }
@@ -165,6 +210,9 @@ func (f *frame) show(s streams) (done bool, err error) {
 	case "error":
 		return true, &f.problem
 	case "exit":
+		if f.TimedOut {
+			fmt.Fprintln(s.err, "sallyport: the command was ended because its time was over; see --timeout")
+		}
 		return true, f.exit()
 	}
 	return false, nil // start, heartbeat, and what later versions add

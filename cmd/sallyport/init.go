@@ -63,6 +63,9 @@ func runInit(s streams, dir string, opt initOptions) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if err := checkDataDir(dir); err != nil {
+		return err
+	}
 	files := []struct {
 		name    string
 		content []byte
@@ -105,7 +108,11 @@ func initPassphrase(s streams, opt initOptions) ([]byte, error) {
 	case opt.passphraseFile != "":
 		return ca.ReadPassphrase(opt.passphraseFile)
 	case opt.passphrase:
-		return askTwice(s)
+		passphrase, err := askTwice(s)
+		if errors.Is(err, errNoTerminal) {
+			err = fmt.Errorf("%w; use --passphrase-file", err)
+		}
+		return passphrase, err
 	}
 	return keyPassphrase(s, "") // a systemd credential, or none
 }

@@ -51,7 +51,8 @@ func TestScripts(t *testing.T) {
 			"waitfor": waitForFile,
 			"sshdlog": sshdLog,
 			"expand":  expand,
-			"sigterm": sigterm,
+			"sigterm": sendSignal(syscall.SIGTERM),
+			"sighup":  sendSignal(syscall.SIGHUP),
 		},
 	})
 }
@@ -148,11 +149,13 @@ func expand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
-// sigterm sends SIGTERM to the background command that was started first.
-func sigterm(ts *testscript.TestScript, _ bool, _ []string) {
-	running := ts.BackgroundCmds()
-	if len(running) == 0 {
-		ts.Fatalf("no command runs in the background")
+// sendSignal sends a signal to the background command that was started first.
+func sendSignal(signal syscall.Signal) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, _ []string) {
+		running := ts.BackgroundCmds()
+		if len(running) == 0 {
+			ts.Fatalf("no command runs in the background")
+		}
+		ts.Check(running[0].Process.Signal(signal))
 	}
-	ts.Check(running[0].Process.Signal(syscall.SIGTERM))
 }

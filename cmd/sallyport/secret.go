@@ -40,13 +40,13 @@ func keyPassphrase(s streams, file string) ([]byte, error) {
 func askOnce(s streams, prompt string) ([]byte, error) {
 	secret, err := askTerminal(s, prompt)
 	if errors.Is(err, errNoTerminal) {
-		err = errors.New("the CA key is encrypted and there is no terminal to ask: " +
-			"set ca.passphrase_file, or the systemd credential \"" + credentialName + "\"")
+		err = fmt.Errorf("the CA key is encrypted: %w; set ca.passphrase_file, or the systemd credential %q", err, credentialName)
 	}
 	return secret, err
 }
 
-var errNoTerminal = errors.New("there is no terminal to ask")
+// errNoTerminal says that there is nobody to ask for a passphrase.
+var errNoTerminal = errors.New("there is no terminal to ask for the passphrase")
 
 func askTerminal(s streams, prompt string) ([]byte, error) {
 	tty, ok := s.in.(*os.File)
@@ -89,11 +89,11 @@ func backupPassphrase(s streams, file string, fresh bool) ([]byte, error) {
 }
 
 func askTwice(s streams) ([]byte, error) {
-	first, err := askOnce(s, "Passphrase for the CA key: ")
+	first, err := askTerminal(s, "Passphrase for the CA key: ")
 	if err != nil {
 		return nil, err
 	}
-	second, err := askOnce(s, "The same again: ")
+	second, err := askTerminal(s, "The same again: ")
 	if err == nil && !bytes.Equal(first, second) {
 		err = errors.New("the two passphrases differ")
 	}

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +23,11 @@ CA and executor can be two processes under two users: --role ca and --role
 executor, each with a configuration and a data_dir of its own. The executor does
 not start if its user can reach the CA key that its configuration names.
 
-SIGTERM or an interrupt drains: no new requests, running commands finish within
-server.drain_timeout, then what is left is ended. A second signal ends at once.`
+SIGTERM or an interrupt drains: no new commands, running ones finish within
+server.drain_timeout, then what is left is ended and its callers are told. A
+second signal ends the service at once; commands then go on without it. SIGHUP
+does nothing: TLS certificates, known_hosts and key files are read again when they
+change, everything else takes a restart.`
 
 func newServe(s streams) *cobra.Command {
 	cmd := &cobra.Command{
@@ -42,6 +47,10 @@ func newServe(s streams) *cobra.Command {
 		}
 		log := newLogger(s, f.Log)
 		lockMemory(cmd.Context(), log)
+		// Before the key, so that the wrong user is told so.
+		if err := errors.Join(checkDataDir(f.DataDir), checkInputs(*config, f)); err != nil {
+			return err
+		}
 		key, err := loadCAKey(s, f)
 		if err != nil {
 			return err
@@ -51,23 +60,6 @@ func newServe(s streams) *cobra.Command {
 			return err
 		}
 		return errors.Join(serve(cmd.Context(), d, f, log, *addressFile), d.close())
-	}
-	return cmd
-}
-
-func newCheckConfig(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "check-config", Short: "Check a configuration file", GroupID: "service", Args: exactArgs(),
-		Long: "Check a configuration file and print every mistake at once, each with line, key and what is allowed.",
-	}
-	config := configFlag(cmd, s)
-	cmd.RunE = func(*cobra.Command, []string) error {
-		f, err := loadConfig(*config, s.getenv)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(s.out, "%s: good: %d issuers, %d systems\n", *config, len(f.Issuers), len(f.Systems))
-		return nil
 	}
 	return cmd
 }
@@ -96,6 +88,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 	}
 	publicServer, adminServer := d.api.Server(), d.api.AdminServer()
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return ignoreHangups(ctx, log) })
 	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
 	group.Go(func() error { return closedIsFine(adminServer.Serve(admin)) })
 	group.Go(func() error {
@@ -111,12 +104,31 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 	return group.Wait()
 }
 
-// shutdown ends the service in the order that loses nothing: no new requests,
-// then the running ones, then the connections to the nodes.
+// ignoreHangups keeps SIGHUP, which log rotation and habit send to every daemon,
+// from ending the service.
+func ignoreHangups(ctx context.Context, log *slog.Logger) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			log.Info("SIGHUP is ignored: files are read again when they change, the configuration at a restart")
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// shutdown ends the service in the order that tells every caller the truth: the
+// servers take no new connections, the executor no new commands; what runs may
+// finish within timeout and is ended then, while its caller can still be told;
+// last, what the servers still have to say.
 func shutdown(ctx context.Context, d *daemon, timeout time.Duration, log *slog.Logger, servers ...*http.Server) error {
 	log.Info("draining", slog.Duration("timeout", timeout))
 	d.api.Drain()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	const lastWords = 30 * time.Second // a command that has to be ended has its grace
+	ctx, cancel := context.WithTimeout(ctx, timeout+lastWords)
 	defer cancel()
 	var group errgroup.Group
 	for _, s := range servers {
@@ -128,7 +140,15 @@ func shutdown(ctx context.Context, d *daemon, timeout time.Duration, log *slog.L
 			return nil
 		})
 	}
-	return errors.Join(group.Wait(), d.drain(ctx, timeout))
+	group.Go(func() error {
+		err := d.drain(ctx, timeout)
+		if errors.Is(err, context.DeadlineExceeded) {
+			log.Warn("commands were ended at the end of the drain")
+			return nil
+		}
+		return err
+	})
+	return group.Wait()
 }
 
 func closedIsFine(err error) error {

@@ -25,7 +25,7 @@ func newSSHDConfig(s streams) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "sshd-config", Short: "Print the sshd_config for login nodes", GroupID: "admin", Long: sshdConfigLong, Args: exactArgs(),
-		Example: "  sallyport sshd-config --address 192.0.2.10 --sshd-version 9.2 >60-sallyport.conf",
+		Example: "  sallyport sshd-config --address 192.0.2.10 --sshd-version 9.2 >10-sallyport.conf",
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&addresses, "address", nil, "address or CIDR network from which this service connects (required; may be repeated)")

@@ -33,10 +33,12 @@ func newWhoami(s streams) *cobra.Command {
 		for _, key := range slices.Sorted(maps.Keys(answer)) {
 			value := string(answer[key])
 			var text string
-			if json.Unmarshal(answer[key], &text) == nil {
+			if json.Unmarshal(answer[key], &text) == nil { // a string, perhaps an empty one
 				value = text
 			}
-			fmt.Fprintf(table, "%s\t%s\n", key, value)
+			if value != "" {
+				fmt.Fprintf(table, "%s\t%s\n", key, value)
+			}
 		}
 		return table.Flush()
 	}

@@ -62,7 +62,9 @@ func (c *connection) session(ctx context.Context, channel ssh.Channel, requests 
 		switch {
 		case r.Type == "exec" && !started && c.server.cfg.Exec != nil:
 			started = true
-			_ = r.Reply(true, nil)
+			if !c.server.cfg.NoExecReply {
+				_ = r.Reply(true, nil)
+			}
 			var line struct{ Command string }
 			if ssh.Unmarshal(r.Payload, &line) != nil {
 				_ = channel.Close()

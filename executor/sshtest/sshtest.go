@@ -47,6 +47,9 @@ type Config struct {
 	// client closes the channel or the connection is gone. Nil refuses every
 	// command.
 	Exec func(ctx context.Context, s *Session) Exit
+	// NoExecReply runs commands without ever answering the exec request, as no
+	// honest server does.
+	NoExecReply bool
 	// MaxSessions bounds the sessions of one connection; 0 means 10, the default
 	// of sshd_config(5).
 	MaxSessions int

@@ -113,7 +113,7 @@ func apply(allows rule, path string, info fs.FileInfo) error {
 func closed(forbidden fs.FileMode) rule {
 	return func(path string, uid uint32, mode fs.FileMode) error {
 		if me := os.Geteuid(); uid != 0 && int64(uid) != int64(me) {
-			return fmt.Errorf("%w: %q belongs to another user, uid %d; run: chown %d %[2]q", ErrExposed, path, uid, me)
+			return fmt.Errorf("%w: %q belongs to uid %d, and this process is uid %d: run it as the owner", ErrExposed, path, uid, me)
 		}
 		if mode&forbidden != 0 {
 			return fmt.Errorf("%w: %q has mode %04o; run: chmod %04o %[2]q", ErrExposed, path, mode, mode&^forbidden)
