@@ -1,11 +1,13 @@
 package executor_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -115,6 +117,95 @@ func TestCommandTextIsRecordedOnlyOnRequest(t *testing.T) {
 					t.Errorf("%s is %q", key, value)
 				}
 			}
+		}
+	})
+}
+
+func sha(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+func TestRecordsIdentifyWhatRan(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(_ *site, _ *executor.Config, nodes map[string]*sshtest.Config) {
+			nodes[node1].Exec = func(_ context.Context, s *sshtest.Session) sshtest.Exit {
+				_, _ = io.Copy(io.Discard, s.Stdin)
+				return sshtest.Exit{}
+			}
+		})
+		script := strings.Repeat("rm -rf /scratch/x\n", 10_000)
+		if _, err := s.executor.Run(t.Context(), s.caller, "hpc", executor.Command{
+			Argv: []string{"bash"}, Workdir: "/home/alice", Env: map[string]string{"B": "2", "A": "secret one"}, Stdin: strings.NewReader(script),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		start, end := s.audit.events[0].Detail, s.audit.events[1].Detail
+		for key, want := range map[string]string{
+			"workdir": "/home/alice", "env_names": "A B", "env_sha256": sha("A=secret one\x00B=2\x00"), "stdin_bytes": "", "stdin_sha256": "",
+		} {
+			if start[key] != want {
+				t.Errorf("the start's %s is %q, want %q", key, start[key], want)
+			}
+		}
+		for key, want := range map[string]string{
+			"stdin_bytes": "180000", "stdin_sha256": sha(script), "workdir": "", "env_names": "", "env_sha256": "",
+		} {
+			if end[key] != want {
+				t.Errorf("the end's %s is %q, want %q", key, end[key], want)
+			}
+		}
+	})
+}
+
+func TestRecordsOfAPlainCommandHaveNothingMore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		if _, err := s.run("true"); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range s.audit.events {
+			for _, key := range []string{"workdir", "env_names", "env_sha256", "stdin_bytes", "stdin_sha256"} {
+				if value, ok := e.Detail[key]; ok {
+					t.Errorf("%s has %s %q", e.Action, key, value)
+				}
+			}
+		}
+	})
+}
+
+func TestRecordedNamesOfVariablesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		env := make(map[string]string)
+		for i := range executor.MaxEnvNames {
+			env[strings.Repeat("N", 100)+strconv.Itoa(1000+i)] = ""
+		}
+		if _, err := s.executor.Run(t.Context(), s.caller, "hpc", executor.Command{Line: "true", Env: env}); err != nil {
+			t.Fatal(err)
+		}
+		if names := s.audit.events[0].Detail["env_names"]; len(names) != 2048+3 || !strings.HasSuffix(names, "...") {
+			t.Errorf("%d bytes of names are recorded", len(names))
+		}
+	})
+}
+
+func TestInputOfAnEndlessReaderIsRecordedAsFarAsItWasRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, nil)
+		held, writer := io.Pipe()
+		defer writer.Close()
+		go func() { _, _ = io.WriteString(writer, "half") }()
+		if _, err := s.executor.Run(t.Context(), s.caller, "hpc", executor.Command{Line: "sleep 1s", Stdin: held}); err != nil {
+			t.Fatal(err)
+		}
+		end := s.audit.events[1].Detail
+		if end["stdin_bytes"] != "4" || end["stdin_sha256"] != sha("half") {
+			t.Errorf("end %v", end)
 		}
 	})
 }

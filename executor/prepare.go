@@ -50,14 +50,18 @@ type prepared struct {
 	// line is the exec request.
 	line string
 	// stdin is what the command line reads: the environment, then the input.
-	stdin     io.Reader
+	stdin io.Reader
+	// input is the part of stdin that the caller gave; nil if there was none.
+	input     *input
+	workdir   string
+	env       map[string]string
 	timeout   time.Duration
 	maxOutput int64
 }
 
 // prepare checks a command. Its errors are CommandErrors, all of them at once.
 func (s *system) prepare(c Command, maxOutput int64) (prepared, error) {
-	p := prepared{timeout: c.Timeout, maxOutput: c.MaxOutput}
+	p := prepared{workdir: c.Workdir, env: maps.Clone(c.Env), timeout: c.Timeout, maxOutput: c.MaxOutput}
 	var errs []error
 	note := func(err error) {
 		if err != nil {
@@ -92,7 +96,8 @@ func (s *system) prepare(c Command, maxOutput int64) (prepared, error) {
 	}
 	p.stdin = strings.NewReader(assignments)
 	if c.Stdin != nil {
-		p.stdin = io.MultiReader(p.stdin, c.Stdin)
+		p.input = newInput(c.Stdin)
+		p.stdin = io.MultiReader(p.stdin, p.input)
 	}
 	p.line = readEnvironment(len(assignments)) + directory + p.text
 	if len(p.line) > MaxCommandLine {

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,10 +39,35 @@ func (e *Executor) startEvent(caller identity.Identity, start Start, prep prepar
 	if start.CertificateSerial != 0 {
 		ev.Detail["certificate_serial"] = strconv.FormatUint(start.CertificateSerial, 10)
 	}
+	if prep.workdir != "" {
+		ev.Detail["workdir"] = prep.workdir
+	}
+	if len(prep.env) > 0 {
+		ev.Detail["env_names"], ev.Detail["env_sha256"] = describeEnvironment(prep.env)
+	}
 	if e.auditCommands {
 		ev.Detail["command"] = prep.text
 	}
 	return ev
+}
+
+// maxAuditedNames bounds the names of environment variables in an audit record,
+// in bytes. The digest is over all of them.
+const maxAuditedNames = 2 << 10
+
+// describeEnvironment names the variables, sorted, and hashes "NAME=VALUE" with a
+// NUL byte after each, sorted too, so that the values are fixed and not given away.
+func describeEnvironment(env map[string]string) (names, digest string) {
+	sum := sha256.New()
+	sorted := slices.Sorted(maps.Keys(env))
+	for _, name := range sorted {
+		_, _ = io.WriteString(sum, name+"="+env[name]+"\x00") // never fails
+	}
+	names = strings.Join(sorted, " ")
+	if len(names) > maxAuditedNames {
+		names = names[:maxAuditedNames] + "..."
+	}
+	return names, hex.EncodeToString(sum.Sum(nil))
 }
 
 // auditEnd records how a command ended. The act is done, so an error can only be
@@ -49,10 +76,16 @@ func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p 
 	ev := start
 	ev.Action = audit.ExecEnd
 	ev.Detail = maps.Clone(start.Detail)
-	delete(ev.Detail, "command")
+	for _, once := range []string{"command", "workdir", "env_names", "env_sha256"} {
+		delete(ev.Detail, once) // the start has them
+	}
 	ev.Detail["duration_ms"] = strconv.FormatInt(r.Duration.Milliseconds(), 10)
 	ev.Detail["stdout_bytes"] = strconv.FormatInt(p.stdout.total, 10)
 	ev.Detail["stderr_bytes"] = strconv.FormatInt(p.stderr.total, 10)
+	if p.input != nil {
+		size, digest := p.input.taken()
+		ev.Detail["stdin_bytes"], ev.Detail["stdin_sha256"] = strconv.FormatInt(size, 10), digest
+	}
 	ev.Detail["truncated"] = strconv.FormatBool(r.Truncated)
 	switch {
 	case errors.Is(why, errRefused):

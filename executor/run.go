@@ -71,7 +71,7 @@ func (e *Executor) execute(ctx context.Context, s *system, live *liveRun, cmd Co
 		ID: strings.ToLower(rand.Text()), System: s.Name, Node: conn.node,
 		User: conn.user, CertificateSerial: conn.serial,
 	}
-	p := e.newProcess(opened, cmd, prep.maxOutput)
+	p := e.newProcess(opened, cmd, prep)
 	record := e.startEvent(live.caller, start, prep)
 	if err := e.audit.Record(ctx, record); err != nil {
 		p.shut()

@@ -44,6 +44,7 @@ type ending struct {
 type process struct {
 	*session
 	executor       *Executor
+	input          *input // nil: none was given
 	stdout, stderr *sink
 	failed         chan error // gets the first error of each of the caller's streams
 
@@ -54,11 +55,11 @@ type process struct {
 	drained   chan struct{} // closed when both streams are at their end; only if streaming
 }
 
-func (e *Executor) newProcess(s *session, c Command, maxOutput int64) *process {
+func (e *Executor) newProcess(s *session, c Command, prep prepared) *process {
 	failed := make(chan error, 3)
 	p := &process{
-		session: s, executor: e, failed: failed,
-		stdout: newSink(c.Stdout, maxOutput, failed), stderr: newSink(c.Stderr, maxOutput, failed),
+		session: s, executor: e, failed: failed, input: prep.input,
+		stdout: newSink(c.Stdout, prep.maxOutput, failed), stderr: newSink(c.Stderr, prep.maxOutput, failed),
 		exited: make(chan struct{}), closed: make(chan struct{}), drained: make(chan struct{}),
 	}
 	e.background.Go(p.watch)
