@@ -34,7 +34,7 @@ func TestASnapshotIsAStoreOfOneMoment(t *testing.T) {
 			for _, e := range []*store.Entry{&first, &second} {
 				e.Value = fmt.Appendf(nil, "%09d", i)
 				var err error
-				if *e, err = db.Put(t.Context(), *e); err != nil { //nolint:contextcheck // the copy has a context of its own
+				if *e, err = db.Put(t.Context(), *e); err != nil { //nolint:contextcheck // a write that was begun is finished
 					t.Error(err)
 					return
 				}
