@@ -187,14 +187,11 @@ func (b brokenAudit) Record(ctx context.Context, e audit.Event) error {
 	return b.Recorder.Record(ctx, e)
 }
 
-// brokenStore fails for the ledger and the cache; what New needs can be had.
+// brokenStore fails every write, and lists no ledger.
 type brokenStore struct{ store.Store }
 
-func (s brokenStore) Put(ctx context.Context, e store.Entry) (store.Entry, error) {
-	if strings.HasPrefix(e.Key, ledgerPrefix) || strings.HasPrefix(e.Key, credentialPrefix) {
-		return store.Entry{}, errDisk
-	}
-	return s.Store.Put(ctx, e)
+func (brokenStore) Put(context.Context, store.Entry) (store.Entry, error) {
+	return store.Entry{}, errDisk
 }
 
 func (s brokenStore) List(ctx context.Context, prefix string) iter.Seq2[store.Entry, error] {

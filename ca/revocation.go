@@ -179,8 +179,8 @@ type Revoked struct {
 // Revoke makes r stand, durably, in this order: the audit log has it; from then on
 // nothing that it covers is issued or taken from a credential cache; cut, if not
 // nil, is called, to end what is open; the certificates that are still valid stand
-// in the revocation list; cached credentials are removed; the audit log has the
-// outcome. It is safe to repeat, which an error should lead to.
+// in the revocation list; cut is called again, for what was opened meanwhile; cached
+// credentials are removed; the audit log has the outcome. It is safe to repeat, which an error should lead to.
 //
 // A key of a CA is refused: that is 'sallyport ca compromise'.
 func (a *Authority) Revoke(ctx context.Context, actor Actor, r Revocation, cut func()) (Revoked, error) {
@@ -253,7 +253,9 @@ func (a *Authority) revoke(ctx context.Context, r Revocation, cut func()) (Revok
 	if err != nil {
 		return done, err
 	}
-	done.ListVersion = list.version
+	if done.ListVersion = list.version; cut != nil {
+		cut()
+	}
 	return done, a.purgeCredentials(ctx, list, done.Revocation)
 }
 

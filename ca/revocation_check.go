@@ -66,7 +66,8 @@ func (l *revocationList) refuses(caller identity.Identity, key string) error {
 }
 
 // revokes says whether a certificate that was issued here is revoked. That it was
-// issued before a time is judged by the time in it, as if backdated by backdate.
+// issued before a time is judged by the time in it, as if backdated by backdate; the
+// second that is unclear is left to the serials, which follow in a moment.
 func (l *revocationList) revokes(cert *ssh.Certificate, backdate time.Duration) bool {
 	if l.serials[cert.Serial] {
 		return true
@@ -79,7 +80,7 @@ func (l *revocationList) revokes(cert *ssh.Certificate, backdate time.Duration) 
 			}
 		case RevokeIssuedBefore:
 			before, err := time.Parse(time.RFC3339, r.Value)
-			if err == nil && unixTime(cert.ValidAfter).Add(backdate).Before(before) {
+			if err == nil && unixTime(cert.ValidAfter).Add(backdate+time.Second).Before(before) {
 				return true
 			}
 		case RevokeUser, RevokeSubject:

@@ -141,7 +141,7 @@ func (a *Authority) nextStep(ctx context.Context, v *ringView, s RingStatus) (Ne
 	default:
 		return n, err
 	}
-	if n.Ready || time.Now().After(n.At) {
+	if n.Ready || !time.Now().Before(n.At) {
 		n.At = time.Time{}
 	}
 	return n, nil

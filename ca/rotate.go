@@ -75,12 +75,11 @@ func takeStep(ctx context.Context, ring Rotator, opt RotateOptions, s RingStatus
 		act.Name = opt.Name
 	}
 	after, err := ring.Act(ctx, act)
-	refusal, refused := errors.AsType[*StepError](err)
 	if err == nil {
 		report(Progress{Done: act.Step, Status: after})
 		return nil
 	}
-	if !refused || next.Step != StepActivate && next.Step != StepRetire {
+	if !errors.Is(err, ErrStep) || next.Step != StepActivate && next.Step != StepRetire {
 		return err
 	}
 	nodes, err := ring.Probe(ctx)
@@ -93,7 +92,8 @@ func takeStep(ctx context.Context, ring Rotator, opt RotateOptions, s RingStatus
 		report(Progress{Done: act.Step, Status: after})
 		return nil
 	}
-	if refusal, refused = errors.AsType[*StepError](err); !refused {
+	refusal, refused := errors.AsType[*StepError](err)
+	if !refused {
 		return err
 	}
 	next.Reason, next.Remedy = refusal.Reason, refusal.Remedy

@@ -63,7 +63,7 @@ func (a *API) revoke(w http.ResponseWriter, r *http.Request) error {
 	var answer revokedAnswer
 	answer.Revoked, err = a.cfg.Revocations.Revoke(r.Context(), actor, revocation, func() {
 		if a.cfg.Sessions != nil {
-			answer.Connections = a.cfg.Sessions.CloseWhere(func(s executor.Session) bool {
+			answer.Connections += a.cfg.Sessions.CloseWhere(func(s executor.Session) bool {
 				return revocation.Covers(s.Issuer, s.Subject, s.Login, s.Certificates...)
 			})
 		}

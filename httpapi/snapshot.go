@@ -33,9 +33,10 @@ func (a *API) snapshot(w http.ResponseWriter, r *http.Request) error {
 	if err := body.finish(); err != nil {
 		return err
 	}
+	actor := actorOf(r.Context(), reason)
 	err = a.cfg.Audit.Record(r.Context(), audit.Event{
-		Action: audit.AdminAct, Outcome: audit.Unknown, Reason: reason,
-		Detail: map[string]string{"act": "backup", "uid": strconv.Itoa(peerUIDOf(r))},
+		Action: audit.AdminAct, Outcome: audit.Unknown,
+		Detail: map[string]string{"act": "backup", "uid": strconv.Itoa(actor.UID), "reason": actor.Reason},
 	})
 	if err != nil {
 		return err
@@ -68,11 +69,4 @@ func (o *object) reason() string {
 		o.refuse("reason", "A reason is needed: one line of at most "+strconv.Itoa(maxReasonBytes)+" bytes.")
 	}
 	return text
-}
-
-// peerUIDOf is the user at the other end of the admin socket, whom fromPeer has
-// let in.
-func peerUIDOf(r *http.Request) int {
-	p, _ := r.Context().Value(peerKey{}).(peer)
-	return p.uid
 }

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +56,9 @@ func newBackup(s streams) *cobra.Command {
 		if err := checkDataDir(f.DataDir); err != nil {
 			return err
 		}
+		if err := checkReason(reason); err != nil {
+			return err
+		}
 		passphrase, err := backupPassphrase(s, passphraseFile, true)
 		if err != nil {
 			return err
@@ -71,6 +76,14 @@ type backupJob struct {
 	config, target string
 	passphrase     []byte
 	reason         string
+}
+
+// checkReason refuses what would not be one line of the audit log.
+func checkReason(reason string) error {
+	if strings.TrimSpace(reason) == "" || len(reason) > 200 || strings.ContainsFunc(reason, unicode.IsControl) {
+		return usageError{errors.New("--reason: must be one line of at most 200 bytes")}
+	}
+	return nil
 }
 
 func (b *backupJob) run(ctx context.Context) error {
@@ -187,8 +200,8 @@ func (b *backupJob) records(ctx context.Context) (snapshot snapshotFunc, done fu
 		return nil, nil, errors.Join(err, d.close())
 	}
 	err = p.audit.Record(ctx, audit.Event{
-		Action: audit.AdminAct, Outcome: audit.Unknown, Reason: b.reason,
-		Detail: map[string]string{"act": "backup", "uid": strconv.Itoa(os.Getuid())},
+		Action: audit.AdminAct, Outcome: audit.Unknown,
+		Detail: map[string]string{"act": "backup", "uid": strconv.Itoa(os.Getuid()), "reason": b.reason},
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, d.close())

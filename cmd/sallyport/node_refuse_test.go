@@ -23,7 +23,8 @@ type attack struct {
 	says string
 }
 
-func (n *loginNode) signed(change func(*state)) func(t *testing.T, n *loginNode) {
+// signed publishes version 8 with something wrong in it.
+func signed(change func(*state)) func(t *testing.T, n *loginNode) {
 	return func(t *testing.T, n *loginNode) {
 		t.Helper()
 		s := n.state(t, 8, []uint64{1})
@@ -33,7 +34,6 @@ func (n *loginNode) signed(change func(*state)) func(t *testing.T, n *loginNode)
 }
 
 func attacks() []attack {
-	var n *loginNode
 	replaced := func(path string, f func([]byte) []byte) func(*testing.T, *loginNode) {
 		return func(_ *testing.T, n *loginNode) { n.mirror.change(path, f) }
 	}
@@ -70,17 +70,17 @@ func attacks() []attack {
 		}, sig},
 		{"replay of the version before", func(t *testing.T, n *loginNode) { n.publish(t, n.state(t, 6, nil)) }, "older than the one of this node"},
 		{"the same version with other content", func(t *testing.T, n *loginNode) { n.publish(t, n.state(t, 7, []uint64{99})) }, "is offered with other content"},
-		{"a key with options, signed", n.signed(func(s *state) { s.trust = append([]byte("cert-authority "), s.trust...) }), "is not of the form"},
-		{"a key of an algorithm that this node does not know, signed", n.signed(func(s *state) {
+		{"a key with options, signed", signed(func(s *state) { s.trust = append([]byte("cert-authority "), s.trust...) }), "is not of the form"},
+		{"a key of an algorithm that this node does not know, signed", signed(func(s *state) {
 			s.trust = append(s.trust, "ssh-mldsa44-ed25519@openssh.com AAAAH3NzaC1tbGRzYTQ0LWVkMjU1MTlAb3BlbnNzaC5jb20AAAAA\n"...)
 			s.keys = append(s.keys, nodesync.Key{Fingerprint: "SHA256:" + strings.Repeat("a", 43), State: "pending"})
 		}), "this node's ssh-keygen reads"},
-		{"other keys than the manifest names, signed", n.signed(func(s *state) { s.keys[0].Fingerprint = "SHA256:" + strings.Repeat("a", 43) }), "trusted_user_ca_keys"},
-		{"fewer keys than the manifest names, signed", n.signed(func(s *state) {
+		{"other keys than the manifest names, signed", signed(func(s *state) { s.keys[0].Fingerprint = "SHA256:" + strings.Repeat("a", 43) }), "trusted_user_ca_keys"},
+		{"fewer keys than the manifest names, signed", signed(func(s *state) {
 			s.keys = append(s.keys, nodesync.Key{Fingerprint: "SHA256:" + strings.Repeat("a", 43), State: "pending"})
 		}), "it has 1 keys, the manifest says 2"},
-		{"a list that is none, signed", n.signed(func(s *state) { s.list = []byte("no list") }), "revoked.krl is not valid"},
-		{"a list cut short, signed", n.signed(func(s *state) { s.list = s.list[:len(s.list)-1] }), "revoked.krl is not valid"},
+		{"a list that is none, signed", signed(func(s *state) { s.list = []byte("no list") }), "revoked.krl is not valid"},
+		{"a list cut short, signed", signed(func(s *state) { s.list = s.list[:len(s.list)-1] }), "revoked.krl is not valid"},
 		{"a list that revokes the active key, signed", func(t *testing.T, n *loginNode) {
 			s := n.state(t, 8, nil)
 			s.list = listOfKey(t, n.ca.PublicKey())
@@ -184,7 +184,7 @@ func TestARealSSHDFollowsWithoutAReload(t *testing.T) {
 		logins := func() (got [2]bool) {
 			for i, signer := range []ssh.Signer{revoked, byNext} {
 				conn, err := ssh.Dial("tcp", node.Addr(), &ssh.ClientConfig{
-					User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // our own sshd
+					User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 				})
 				if got[i] = err == nil; got[i] {
 					check(t, conn.Close())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -90,7 +91,7 @@ func (n *loginNode) sync(t *testing.T, env ...string) (int, string) {
 func (n *loginNode) run(t *testing.T, argv []string, env ...string) (int, string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-	cmd.Env = append(n.env[:len(n.env):len(n.env)], env...)
+	cmd.Env = append(slices.Clip(n.env), env...)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/ca"
 	"sallyport/internal/backup"
 	"sallyport/internal/sealed"
 	"sallyport/store"
@@ -54,6 +55,9 @@ func newRestore(s streams) *cobra.Command {
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "read the passphrase of the backup from this file (mode 0600)")
 	cmd.Flags().StringVar(&reason, "reason", "restore", "why, for the audit log of the restored service")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkReason(reason); err != nil {
+			return err
+		}
 		passphrase, err := backupPassphrase(s, passphraseFile, false)
 		if err != nil {
 			return err
@@ -98,9 +102,9 @@ func settle(ctx context.Context, dir string, m backup.Manifest, reason string) e
 	// The first line that differs from the old log, should that have gone on: the
 	// two can be told apart from here.
 	err = log.Record(ctx, audit.Event{
-		Action: audit.AdminAct, Outcome: audit.Success, Reason: reason,
+		Action: audit.AdminAct, Outcome: audit.Success,
 		Detail: map[string]string{
-			"act": "restore", "uid": strconv.Itoa(os.Getuid()),
+			"act": "restore", "uid": strconv.Itoa(os.Getuid()), "reason": reason,
 			"backup_created": m.Created.Format(time.RFC3339), "backup_host": m.Host, "backup_version": m.Version,
 		},
 	})
@@ -111,23 +115,32 @@ func settle(ctx context.Context, dir string, m backup.Manifest, reason string) e
 	return err
 }
 
-// settleStore checks the store, and removes cached credentials: they are for
-// people who may have been locked out since.
+// settleStore checks the store, and makes its records fit for today. The manifest
+// goes: the next one is made anew, and newer than any that nodes have seen.
 func settleStore(ctx context.Context, path string) error {
 	db, err := bolt.Open(bolt.Config{Path: path})
 	if err != nil {
 		return err
 	}
 	err = db.Check(ctx)
-	for e, listErr := range db.List(ctx, "credential/") {
-		if err = errors.Join(err, listErr); err != nil {
-			break
-		}
-		if err = db.Delete(ctx, e); errors.Is(err, store.ErrNotFound) { // it has expired this moment
-			err = nil
-		}
+	if err == nil {
+		err = ca.Restored(ctx, db)
+	}
+	if err == nil {
+		err = forgetManifest(ctx, db)
 	}
 	return errors.Join(err, db.Close())
+}
+
+func forgetManifest(ctx context.Context, s store.Store) error {
+	e, err := s.Get(ctx, manifestRecord)
+	if err == nil {
+		err = s.Delete(ctx, e)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // notePaths says which parts of the restored service its configuration looks for

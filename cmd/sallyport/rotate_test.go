@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -272,5 +273,80 @@ func (c *cluster) mustBeRotated(t *testing.T, times int) {
 		if n.BundleSeen != s.Version || n.SkewSeconds == nil || *n.SkewSeconds > 1 || *n.SkewSeconds < -1 {
 			t.Errorf("node %+v at bundle %d", n, s.Version)
 		}
+	}
+}
+
+func TestARotationThatIsKilledGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2*time.Second, startIssuer(t).IssuerConfig("centre"))
+	binary := filepath.Join(t.TempDir(), "sallyport") // testscript.Main runs the program under this name
+	if err := os.Symlink(os.Args[0], binary); err != nil {
+		t.Fatal(err)
+	}
+	before := activeKey(c.status(t))
+	for attempt := 1; ; attempt++ {
+		args := []string{"ca", "rotate", "--config", c.configPath()}
+		if attempt > 1 {
+			args = append(args, "--resume")
+		}
+		// Each attempt lives a little longer, so that the kills fall everywhere.
+		life, cancel := context.WithTimeout(t.Context(), time.Duration(attempt)*150*time.Millisecond)
+		out, err := exec.CommandContext(life, binary, args...).CombinedOutput()
+		cancel()
+		if err == nil && c.status(t).Next.Step == "" && activeKey(c.status(t)) != before {
+			break
+		}
+		if err != nil && !strings.Contains(err.Error(), "killed") || attempt == 60 {
+			t.Fatalf("attempt %d: %v\n%s", attempt, err, out)
+		}
+	}
+	c.mustBeRotated(t, 1)
+}
+
+func TestACompromisedKeyIsCutOffAndTheStandbySigns(t *testing.T) {
+	t.Parallel()
+	issuer := startIssuer(t)
+	c := newCluster(t, time.Minute, issuer.IssuerConfig("centre"))
+	token, err := issuer.Mint(map[string]any{"preferred_username": c.user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := c.exec(t.Context(), token, "true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := activeKey(c.status(t))
+	for _, args := range [][]string{{"stage", "--standby"}, {"publish"}} {
+		if out, err := c.ca(t.Context(), args...); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	eventually(t, "every node trusts the standby", func() bool {
+		_, err := c.ca(t.Context(), "probe")
+		return err == nil
+	})
+	if _, err := c.ca(t.Context(), "compromise", bad); err == nil || !strings.Contains(err.Error(), "give --reason") {
+		t.Errorf("compromise without a reason: %v", err)
+	}
+	out, err := c.ca(t.Context(), "compromise", bad, "--reason", "laptop stolen")
+	if err != nil || !strings.Contains(out, "1 connections that the key had opened are closed") || !strings.Contains(out, "What only people can do now") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	after, err := c.exec(t.Context(), token, "true")
+	if err != nil || after.Serial == before.Serial {
+		t.Errorf("after the compromise: %+v, %v", after, err)
+	}
+	eventually(t, "every node follows", func() bool {
+		_, err := c.ca(t.Context(), "probe")
+		return err == nil
+	})
+	for _, node := range c.nodes {
+		trusted, err := os.ReadFile(node.TrustedUserCAKeys())
+		if err != nil || bytes.Count(trusted, []byte("\n")) != 1 {
+			t.Errorf("%s trusts %q, %v", node.Addr(), trusted, err)
+		}
+	}
+	if _, err := c.ca(t.Context(), "activate", bad); err == nil {
+		t.Error("a compromised key was activated")
 	}
 }

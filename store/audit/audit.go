@@ -66,8 +66,7 @@ const (
 type Event struct {
 	Action  Action
 	Outcome Outcome
-	// Reason says in a few words why an act failed, or why an administrator did
-	// it (ECS event.reason).
+	// Reason says in a few words why an act failed (ECS event.reason).
 	Reason string
 	// Issuer is the short name of the identity provider, Subject the "sub" of
 	// its token (ECS user.id), Login the account on the node (ECS user.name).
