@@ -91,11 +91,7 @@ func (c Config) instructions() string {
 	return `Sallyport on a login node (OpenSSH ` + c.Version.String() + `): a short-lived certificate of Sallyport's CA logs a user in, only from Sallyport's address. Made by "sallyport sshd-config".
 
 ` + place + `
-<<<<<<< HEAD
-2. The files that it names. From Sallyport: GET /v1/ca/trusted-user-ca-keys and GET /v1/ca/revoked-keys, saved to a temporary name in the same folder and renamed. Owned by root and writable by root only: sshd does not check that. With SELinux: restorecon.
-=======
 2. The files that it names. "sallyport node files" writes what fetches and checks them, and keeps them up to date. Owned by root and writable by root only: sshd does not check that. With SELinux: restorecon.
->>>>>>> ca-life
 3. sshd -t && systemctl reload sshd. Later changes of the two files need no reload.
 4. See what holds: sshd -T -C user=alice,host=sallyport,addr=` + example.String() + `
 It must show no authorizedprincipalsfile and no authorizedprincipalscommand but "none". A global one decides which principals may use an account, for Sallyport's certificates too, and sshd cannot switch it off for some connections: move it into a Match block for other addresses.
