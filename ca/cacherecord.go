@@ -21,7 +21,7 @@ import (
 // errFormerKey is no fault of the record: a rotation has made it useless.
 var errFormerKey = errors.New("certificate is of another CA key")
 
-const credentialPrefix = "credential/"
+const credentialPrefix = "credential/" //nolint:gosec // a prefix of store keys, no secret
 
 // cacheRecord is what the store keeps of a credential.
 type cacheRecord struct {
