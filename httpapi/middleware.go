@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -54,7 +55,11 @@ func (a *API) observe(next http.Handler) http.Handler {
 		commonHeaders(rw.Header(), req.ID)
 		defer func() {
 			abort := a.recovered(rw, r, recover())
-			rw.finish(r.ContentLength != 0 && !x.bodyRead)
+			unread := r.ContentLength != 0 && !x.bodyRead
+			if unread && x.caller.Valid() {
+				linger(rw, r.Body)
+			}
+			rw.finish(unread)
 			a.logRequest(r, x, rw, time.Since(start))
 			if abort {
 				panic(http.ErrAbortHandler) // net/http then cuts the connection without a word
@@ -62,6 +67,18 @@ func (a *API) observe(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rw, r)
 	})
+}
+
+// linger takes some more of a body that was refused. A client that is still sending
+// when the connection is closed loses the answer, and would never learn that its
+// body was too large. Only known callers are worth that time.
+func linger(rw *response, body io.Reader) {
+	const most, patience = 4 << 20, time.Second
+	if err := rw.FlushError(); err != nil {
+		return
+	}
+	rw.readBy(time.Now().Add(patience))
+	_, _ = io.CopyN(io.Discard, body, most) // the connection is closed next
 }
 
 // requestID takes the client's id if it is a safe one. FirecREST v2 sends it to
