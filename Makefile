@@ -18,7 +18,7 @@ demo: build ## run everything on this machine and one command through it
 	bin/sallyport demo --once
 
 test: ## every test, with the race detector, against the real sshd and identity providers
-	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 gcc:gcc node:nodejs npm:npm bash:bash curl:curl
+	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 systemd-analyze:systemd gcc:gcc node:nodejs npm:npm bash:bash curl:curl
 	$(GO) test -race -timeout 20m ./...
 	$(GO) test -timeout 2m -run Thousand ./executor # under the race detector it uses 150 connections
 

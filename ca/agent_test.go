@@ -313,6 +313,44 @@ func listenAs(t *testing.T, serve func(net.Conn)) (socket string) {
 	return socket
 }
 
+func TestARotationDoesNotMoveTheCAOutOfAnAgentByAccident(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t)
+	key, err := OpenKey(a.add(t, "ed25519"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := openWorld(t, privateDir(t), key, func(c *Config) { c.Keys = testKeys(t.TempDir()) })
+	stage := func(act Act) error {
+		act.Step = StepStage
+		_, err := w.Act(t.Context(), act)
+		return err
+	}
+	const reason, remedy = "in an ssh-agent", "--key agent:"
+	wantRefusal(t, stage(Act{}), reason, remedy)
+	wantRefusal(t, stage(Act{DryRun: true}), reason, remedy)
+	wantRefusal(t, stage(Act{Standby: true}), reason, remedy)
+	wantRefusal(t, Rotate(t.Context(), w, RotateOptions{}, func(Progress) {}), reason, remedy)
+	wantRefusal(t, stage(Act{AllowFile: true}), "without a reason", "--reason")
+	if keys := w.Keys(); len(keys) != 1 {
+		t.Fatalf("refused steps made keys: %+v", keys)
+	}
+	if err := stage(Act{Name: a.add(t, "ed25519"), Standby: true}); err != nil {
+		t.Errorf("another key of the agent: %v", err)
+	}
+	if err := stage(Act{AllowFile: true, Actor: Actor{Reason: "the HSM goes"}}); err != nil {
+		t.Errorf("with consent: %v", err)
+	}
+	events := w.events(t, audit.AdminAct)
+	if last := events[len(events)-1]; last["sallyport.allow_file_key"] != "true" {
+		t.Errorf("the consent is not on record: %v", last)
+	}
+	w.must(t, Act{Step: StepAbandon, Key: w.Keys()[2].Fingerprint})
+	w.must(t, Act{Step: StepAbandon, Key: w.Keys()[1].Fingerprint})
+	w.must(t, Act{Step: StepCompromise, Key: w.Fingerprint(), Actor: Actor{Reason: "the HSM was stolen"}})
+	wantRefusal(t, stage(Act{}), reason, remedy)
+}
+
 func TestAFIDOKeySigns(t *testing.T) {
 	t.Parallel()
 	k := newFIDOKey(t)

@@ -106,7 +106,7 @@ func New(cfg Config) (*Authority, error) {
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)
 	}
-	a.ring = &keyring{store: cfg.Store, keys: cfg.Keys, retired: cfg.Retired, logger: a.logger}
+	a.ring = &keyring{store: cfg.Store, keys: cfg.Keys, retired: cfg.Retired, logger: a.logger, custody: cfg.Key != nil && cfg.Key.ready != nil}
 	a.ring.initial.Store(cfg.Key)
 	if err := a.ring.open(context.Background()); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)

@@ -14,7 +14,7 @@ const evidenceAge = 15 * time.Minute
 
 // permit finds what speaks against an act, apart from the rules of the ring itself.
 func (a *Authority) permit(ctx context.Context, v *ringView, act Act) (change, error) {
-	if len(act.Except) > 0 || act.Step == StepCompromise {
+	if len(act.Except) > 0 || act.AllowFile || act.Step == StepCompromise {
 		if strings.TrimSpace(act.Actor.Reason) == "" {
 			return change{}, refuseStep("give --reason", "this is not done without a reason")
 		}
@@ -65,6 +65,10 @@ func mustHold(v *ringView, c change, err error) error {
 func (a *Authority) permitStage(v *ringView, act Act) error {
 	if a.ring.keys == nil {
 		return refuseStep("see ca.key", "there is no folder for further keys")
+	}
+	if act.Name == "" && !act.AllowFile && a.ring.inAgent(v) {
+		return refuseStep("give --key agent:/path/to/socket#SHA256:…, or consent with --allow-file-key and --reason",
+			"the CA key is in an ssh-agent, and the new one would be in a file")
 	}
 	for _, k := range v.Keys {
 		waiting := k.State == KeyPending || k.State == KeyStaged && !k.Standby

@@ -38,6 +38,7 @@ type keyring struct {
 	logger  *slog.Logger
 	latest  atomic.Pointer[ringView]
 	initial atomic.Pointer[Key] // nil: it was destroyed
+	custody bool                // the initial key is, or was, in an agent
 }
 
 // A ringView is one generation of the ring. It does not change.
@@ -160,6 +161,20 @@ func (r *keyring) hold(k ringKey, last *ringView) *Key {
 		return nil
 	}
 	return key
+}
+
+// inAgent says whether an agent has the active key, or, when there is none, the one
+// that was active last.
+func (r *keyring) inAgent(v *ringView) bool {
+	i := v.in(KeyActive)
+	if i < 0 {
+		for j, k := range v.Keys {
+			if i < 0 || k.ActivatedAt.After(v.Keys[i].ActivatedAt) {
+				i = j
+			}
+		}
+	}
+	return IsAgent(v.Keys[i].Name) || v.Keys[i].Name == "" && r.custody
 }
 
 // active returns the key that signs certificates.

@@ -23,6 +23,8 @@ type RotateOptions struct {
 	Actor  Actor
 	// Name is a key to rotate to; see [Act].
 	Name string
+	// AllowFile is consent to a new key in a file; see [Act].
+	AllowFile bool
 }
 
 // Progress is what a rotation reports: one of a step that was done, nodes that
@@ -72,7 +74,7 @@ func Rotate(ctx context.Context, ring Rotator, opt RotateOptions, report func(Pr
 func takeStep(ctx context.Context, ring Rotator, opt RotateOptions, s RingStatus, next NextStep, report func(Progress)) error {
 	act := Act{Step: next.Step, Key: next.Key, Generation: s.Generation, Except: opt.Except, Actor: opt.Actor}
 	if act.Step == StepStage {
-		act.Name = opt.Name
+		act.Name, act.AllowFile = opt.Name, opt.AllowFile
 	}
 	after, err := ring.Act(ctx, act)
 	if err == nil {

@@ -70,6 +70,9 @@ type Act struct {
 	Name string `json:"name,omitempty"`
 	// Standby, for StepStage, makes a key for emergencies.
 	Standby bool `json:"standby,omitempty"`
+	// AllowFile, for StepStage, consents to a key in a file although an ssh-agent
+	// has the one that signs. It needs a reason.
+	AllowFile bool `json:"allow_file_key,omitempty"`
 	// Except are nodes about which nothing need be proved: addresses, their hosts,
 	// or "*" for all. It needs a reason.
 	Except []string `json:"except,omitempty"`
@@ -191,6 +194,9 @@ func (act Act) event(was *ringView, next ring, c change, outcome audit.Outcome, 
 	}
 	if act.Actor.Reason != "" {
 		detail["act_reason"] = clipDetail(act.Actor.Reason)
+	}
+	if act.AllowFile {
+		detail["allow_file_key"] = "true"
 	}
 	if len(act.Except) > 0 {
 		detail["except"] = clipDetail(strings.Join(act.Except, ","))

@@ -58,7 +58,7 @@ func (a *API) ringStep(step string) handler {
 		}
 		act := ca.Act{
 			Step: step, Key: body.text("key"), Name: body.text("name"), Standby: body.flag("standby"),
-			Except: body.texts("except"), DryRun: body.flag("dry_run"),
+			AllowFile: body.flag("allow_file_key"), Except: body.texts("except"), DryRun: body.flag("dry_run"),
 			Actor: actorOf(r.Context(), body.text("reason")),
 		}
 		act.Generation = uint64(body.count("generation")) //nolint:gosec // count takes none below 0

@@ -27,11 +27,12 @@ func (r remoteRing) Act(ctx context.Context, act ca.Act) (status ca.RingStatus, 
 		Key        string   `json:"key"`
 		Name       string   `json:"name"`
 		Standby    bool     `json:"standby"`
+		AllowFile  bool     `json:"allow_file_key"`
 		Except     []string `json:"except,omitempty"`
 		Generation uint64   `json:"generation,omitempty"`
 		DryRun     bool     `json:"dry_run"`
 		Reason     string   `json:"reason"`
-	}{act.Key, act.Name, act.Standby, act.Except, act.Generation, act.DryRun, act.Actor.Reason}
+	}{act.Key, act.Name, act.Standby, act.AllowFile, act.Except, act.Generation, act.DryRun, act.Actor.Reason}
 	err = r.c.call(ctx, http.MethodPost, "/v1/admin/ca/"+act.Step, body, &status)
 	return status, asStepError(err)
 }
@@ -116,6 +117,7 @@ func newCAStep(s streams, step, short, long string) *cobra.Command {
 	case ca.StepStage:
 		f.BoolVar(&opt.act.Standby, "standby", false, "a key for emergencies, which nodes trust and which does not sign")
 		f.StringVar(&opt.act.Name, "key", "", `a key that exists, as in ca.key: "agent:/path/to/socket#SHA256:…"`)
+		allowFileFlag(cmd, &opt.act.AllowFile)
 	case ca.StepActivate, ca.StepRetire:
 		exceptFlag(cmd, &opt.act.Except)
 	}
@@ -136,6 +138,10 @@ func newCAStep(s streams, step, short, long string) *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+func allowFileFlag(cmd *cobra.Command, allow *bool) {
+	cmd.Flags().BoolVar(allow, "allow-file-key", false, "make a key in a file although an ssh-agent has the active one; needs --reason")
 }
 
 func exceptFlag(cmd *cobra.Command, except *[]string) {
@@ -198,6 +204,7 @@ func newCARotate(s streams) *cobra.Command {
 	f.BoolVar(&dryRun, "dry-run", false, "say what the next step is, and do nothing")
 	f.StringVar(&opt.Actor.Reason, "reason", "", "why; it is in the audit log")
 	f.StringVar(&opt.Name, "key", "", `rotate to a key that exists: "agent:/path/to/socket#SHA256:…"`)
+	allowFileFlag(cmd, &opt.AllowFile)
 	exceptFlag(cmd, &opt.Except)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opt.Actor.UID = os.Getuid()
