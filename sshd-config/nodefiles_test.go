@@ -11,6 +11,25 @@ import (
 	sshdconfig "sallyport/sshd-config"
 )
 
+func TestTheThreatModelSaysHowLateANodeCanBe(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(strings.Fields(string(text)), " ")
+	for inTimer, inText := range map[string]string{
+		"\nOnCalendar=*:0/5\n": "(every 5 minutes, at", "\nRandomizedDelaySec=2min\n": "up to 2 minutes later)",
+	} {
+		if !bytes.Contains(sshdconfig.NodeSyncTimer, []byte(inTimer)) || !strings.Contains(said, inText) {
+			t.Errorf("the timer has %q and the text %q only together", inTimer, inText)
+		}
+	}
+	if !strings.Contains(said, "within 7 minutes with the timer that we ship") || strings.Contains(said, "valid and empty") {
+		t.Error("the text has another bound than the timer's, or says that the list is empty")
+	}
+}
+
 func TestSystemdTakesTheUnits(t *testing.T) {
 	t.Parallel()
 	analyze, err := exec.LookPath("systemd-analyze")
