@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"site":    startSite,
+			"node":    startFurtherNode,
 			"trust":   trust,
 			"token":   mintToken,
 			"waitfor": waitForFile,
@@ -73,30 +74,46 @@ func siteOf(ts *testscript.TestScript) *site {
 	return s
 }
 
-// startSite starts an identity provider and a node, and sets $ISSUER, $NODE and
-// $KNOWN_HOSTS. As root the node has the users alice and bob, else the current
-// one; $ALICE is the first of them. Its arguments are files with sshd_config text.
+// startSite starts an identity provider and a node, and sets $ISSUER, $NODE,
+// $NODE_PORT, $KNOWN_HOSTS and $NODE_DIR, the folder of the trust file and the
+// revocation list. As root the node has the users alice and bob, else the current
+// one; $ALICE is the first of them, $BOB the last. Its arguments are files with
+// sshd_config text.
 func startSite(ts *testscript.TestScript, _ bool, args []string) {
 	s := ts.Value(siteKey{}).(*site)
 	var err error
 	s.issuer, err = identitytest.Start(identitytest.Config{})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.issuer.Close()) })
+	ts.Setenv("ISSUER", s.issuer.URL())
+	s.node = addNode(ts, "", args)
+	users := s.node.Users()
+	ts.Setenv("ALICE", users[0])
+	ts.Setenv("BOB", users[len(users)-1])
+}
+
+// startFurtherNode starts one more node: node N [FILE...] sets $NODE with the
+// suffix N, and the other variables of a node so too.
+func startFurtherNode(ts *testscript.TestScript, _ bool, args []string) {
+	addNode(ts, args[0], args[1:])
+}
+
+func addNode(ts *testscript.TestScript, suffix string, files []string) *loginnode.Node {
 	var cfg loginnode.Config
-	for _, file := range args {
+	for _, file := range files {
 		cfg.Extra += ts.ReadFile(file)
 	}
 	if os.Geteuid() == 0 {
 		cfg.Users = []loginnode.User{{Name: "alice"}, {Name: "bob"}}
 	}
-	s.node, err = loginnode.Start(context.Background(), cfg)
+	node, err := loginnode.Start(context.Background(), cfg)
 	ts.Check(err)
-	ts.Defer(func() { ts.Check(s.node.Close()) })
-	ts.Setenv("ISSUER", s.issuer.URL())
-	ts.Setenv("NODE", s.node.Addr())
-	ts.Setenv("NODE_PORT", s.node.Addr()[strings.LastIndex(s.node.Addr(), ":")+1:])
-	ts.Setenv("KNOWN_HOSTS", s.node.KnownHosts())
-	ts.Setenv("ALICE", s.node.Users()[0])
+	ts.Defer(func() { ts.Check(node.Close()) })
+	ts.Setenv("NODE"+suffix, node.Addr())
+	ts.Setenv("NODE_PORT"+suffix, node.Addr()[strings.LastIndex(node.Addr(), ":")+1:])
+	ts.Setenv("NODE_DIR"+suffix, filepath.Dir(node.TrustedUserCAKeys()))
+	ts.Setenv("KNOWN_HOSTS"+suffix, node.KnownHosts())
+	return node
 }
 
 // trust makes the node trust the CA keys in a file.
