@@ -52,6 +52,8 @@ type ProbeLogin struct {
 	// Signer is the certificate under test, Jump one of the active key for a jump
 	// host on the way.
 	Signer, Jump ssh.Signer
+	// CountSessions asks for ProbeAnswer.Sessions.
+	CountSessions bool
 }
 
 // A ProbeAnswer is what a node did.
@@ -62,6 +64,9 @@ type ProbeAnswer struct {
 	// Clock is the node's time in whole seconds when ours was ClockAsked; zero if
 	// the account could not tell.
 	Clock, ClockAsked time.Time
+	// Sessions is how many the node granted at once on one connection, counted to
+	// one more than are configured; nil if that is not known.
+	Sessions *int
 }
 
 // A Prober logs in on nodes.
@@ -96,11 +101,18 @@ type NodeStatus struct {
 	Canary *KeyProbe `json:"canary"`
 	// SkewSeconds is the node's clock less ours; nil if it could not be had.
 	SkewSeconds *float64 `json:"skew_seconds"`
+	// Sessions is how many the node granted at once on one connection, counted to
+	// one more than are configured, when [Authority.Probe] asked last; nil if that
+	// could not be had.
+	Sessions *int `json:"sessions"`
 }
 
 // Probe asks every node for every key that signs, did, or will, and keeps the
 // answers. Rounds follow one another. It returns what is known of all nodes.
-func (a *Authority) Probe(ctx context.Context) ([]NodeStatus, error) {
+func (a *Authority) Probe(ctx context.Context) ([]NodeStatus, error) { return a.probe(ctx, true) }
+
+// probe counts sessions only if it is asked to: sshd logs the one that it refuses.
+func (a *Authority) probe(ctx context.Context, countSessions bool) ([]NodeStatus, error) {
 	if a.rotation.Prober == nil || a.rotation.ProbeUser == "" {
 		return nil, refuseStep("set ca.rotation.probe_login to an account that exists on every node, and enable the executor", "nodes cannot be probed")
 	}
@@ -117,6 +129,12 @@ func (a *Authority) Probe(ctx context.Context) ([]NodeStatus, error) {
 	logins, err := a.probeLogins(ctx, v)
 	if err != nil {
 		return nil, err
+	}
+	if i := v.in(KeyActive); i >= 0 && countSessions {
+		fp := v.Keys[i].fingerprint()
+		login := logins[fp]
+		login.CountSessions = true
+		logins[fp] = login
 	}
 	nodes := a.rotation.Prober.Nodes()
 	list := make([]NodeStatus, len(nodes))
@@ -225,6 +243,9 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 			skew := answer.Clock.Add(500 * time.Millisecond).Sub(answer.ClockAsked).Round(100 * time.Millisecond).Seconds()
 			s.SkewSeconds = &skew
 		}
+		if login.CountSessions {
+			s.Sessions = answer.Sessions
+		}
 		want := Refused
 		if k.Published {
 			want = Accepted
@@ -317,7 +338,7 @@ func (a *Authority) Watch(ctx context.Context, interval time.Duration) {
 			return
 		case <-tick.C:
 		}
-		if _, err := a.Probe(ctx); err != nil && ctx.Err() == nil {
+		if _, err := a.probe(ctx, false); err != nil && ctx.Err() == nil {
 			a.logger.WarnContext(ctx, "login nodes were not probed", slog.Any("error", err))
 		}
 	}

@@ -27,6 +27,9 @@ type Probe struct {
 	Signer, JumpSigner ssh.Signer
 	// Command is what is asked for; a certificate with force-command runs its own.
 	Command string
+	// CountTo, if above 0, has the sessions counted that the node grants on the
+	// connection, to this many at most.
+	CountTo int
 	// Dial opens the transport. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -38,6 +41,9 @@ type ProbeReport struct {
 	Output []byte
 	// Started and Ended are when the command ran, by our clock.
 	Started, Ended time.Time
+	// Sessions is how many the node granted at once, at most CountTo; nil if that
+	// was not counted, or not to its end.
+	Sessions *int
 }
 
 // Do logs in. Its errors wrap ErrLoginRefused if the node refused the credential,
@@ -101,15 +107,38 @@ func (p Probe) login(ctx context.Context, raw net.Conn, node string, signer ssh.
 
 // run asks for the command. Whether it can be had is the account's matter.
 func (p Probe) run(client *ssh.Client) ProbeReport {
-	report := ProbeReport{Started: time.Now()}
+	report, granted := ProbeReport{Started: time.Now()}, 0
 	if session, err := client.NewSession(); err == nil {
 		out := &head{most: maxProbeOutput}
 		session.Stdout = out
 		_ = session.Run(p.Command) // its exit code says nothing about the login
-		report.Output = out.kept
+		report.Output, granted = out.kept, 1
 	}
 	report.Ended = time.Now()
+	if p.CountTo > 0 {
+		report.Sessions = p.countSessions(client, granted)
+	}
 	return report
+}
+
+// countSessions opens sessions in which nothing runs until the node refuses one
+// (MaxSessions, sshd_config(5)), and closes them. It has granted least before, and
+// may not have taken that one back yet.
+func (p Probe) countSessions(client *ssh.Client, least int) *int {
+	granted := 0
+	for granted < p.CountTo {
+		session, err := client.NewSession()
+		if _, refused := errors.AsType[*ssh.OpenChannelError](err); refused {
+			break
+		}
+		if err != nil {
+			return nil // the time is over, or the connection is gone
+		}
+		defer session.Close() //nolint:errcheck // the connection is closed next
+		granted++
+	}
+	granted = max(granted, least)
+	return &granted
 }
 
 // head keeps the first bytes that are written to it.

@@ -19,7 +19,8 @@ const nodeCheckLong = `Say what is wrong with login nodes, and what to do about 
 
 "node check SYSTEM" runs where the service runs and asks every node of a system:
 its version, its host key, and, if ca.rotation.probe_login is set, which CA keys
-it trusts, whether it refuses a revoked certificate, and its clock.
+it trusts, whether it refuses a revoked certificate, its clock, and how
+many sessions it grants on one connection.
 
 "node check --local" runs on a node, as root, and sees what the network does not
 show: owners and modes, a line at which sshd stops reading, and, with --appliance,

@@ -53,7 +53,7 @@ func checkSystem(ctx context.Context, s streams, config, name string) ([]checked
 			Remedy: "set ca.rotation.probe_login to an account that exists on every node",
 		}}), nil
 	}
-	probed, err := probeFindings(ctx, s, config, addresses)
+	probed, err := probeFindings(ctx, s, config, system)
 	return append(list, probed...), err
 }
 
@@ -149,7 +149,7 @@ func (b *banner) Read(p []byte) (int, error) {
 }
 
 // probeFindings has the service log in on the nodes, and reads what came of it.
-func probeFindings(ctx context.Context, s streams, config string, addresses []string) (list []checked, err error) {
+func probeFindings(ctx context.Context, s streams, config string, system SystemSection) (list []checked, err error) {
 	err = withRing(ctx, s, config, func(ring ca.Rotator) error {
 		nodes, err := ring.Probe(ctx)
 		if err != nil {
@@ -160,15 +160,41 @@ func probeFindings(ctx context.Context, s streams, config string, addresses []st
 			return err
 		}
 		for _, n := range nodes {
-			if slices.Contains(addresses, n.Address) {
-				for _, f := range nodeFindings(n, status.Version) {
-					list = append(list, checked{n.Address, f})
-				}
+			isNode := slices.Contains(system.Nodes, n.Address)
+			if !isNode && n.Address != system.Jump {
+				continue
+			}
+			findings := nodeFindings(n, status.Version)
+			if isNode { // a jump host needs no session
+				findings = append(findings, sessionsFinding(n.Sessions, int(system.MaxSessions)))
+			}
+			for _, f := range findings {
+				list = append(list, checked{n.Address, f})
 			}
 		}
 		return nil
 	})
 	return list, err
+}
+
+// sessionsFinding compares what a node grants on one connection with max_sessions.
+func sessionsFinding(granted *int, want int) nodesync.Finding {
+	f := nodesync.Finding{Check: "sessions", Verdict: nodesync.Good}
+	switch {
+	case granted == nil:
+		f.Verdict, f.Detail = nodesync.Unknown, "it is not known how many sessions one connection is granted"
+	case *granted > want:
+		f.Detail = fmt.Sprintf("one connection is granted the %d of max_sessions, and more", want)
+	case *granted == want:
+		f.Detail = fmt.Sprintf("one connection is granted %d, as max_sessions says", want)
+	default:
+		f.Verdict, f.Detail = nodesync.Warning, fmt.Sprintf("one connection is granted %d, and max_sessions is %d", *granted, want)
+		f.Remedy = fmt.Sprintf("on the node: MaxSessions %d in sshd's configuration; or max_sessions = %d here", want, max(*granted, 1))
+	}
+	if granted != nil && *granted == 0 {
+		f.Verdict = nodesync.Bad
+	}
+	return f
 }
 
 func nodeFindings(n ca.NodeStatus, bundle uint64) []nodesync.Finding {

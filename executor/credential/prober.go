@@ -1,9 +1,11 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +50,9 @@ func (p *Prober) Probe(ctx context.Context, node ca.Node, login ca.ProbeLogin) c
 	}
 	timeout := 10 * time.Second
 	for _, s := range p.systems {
+		if login.CountSessions && slices.Contains(s.Nodes, node.Address) { // of all systems that have it
+			probe.CountTo = max(probe.CountTo, cmp.Or(s.MaxSessions, 10)+1)
+		}
 		if s.Name != node.System {
 			continue
 		}
@@ -68,7 +73,7 @@ func (p *Prober) Probe(ctx context.Context, node ca.Node, login ca.ProbeLogin) c
 	case err != nil:
 		return ca.ProbeAnswer{Outcome: ca.Unknown, Detail: fmt.Sprintf("%.300s", err)}
 	}
-	answer := ca.ProbeAnswer{Outcome: ca.Accepted}
+	answer := ca.ProbeAnswer{Outcome: ca.Accepted, Sessions: report.Sessions}
 	if seconds, err := strconv.ParseInt(strings.TrimSpace(string(report.Output)), 10, 64); err == nil {
 		answer.Clock, answer.ClockAsked = time.Unix(seconds, 0), report.Ended
 	}
