@@ -108,7 +108,7 @@ func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Revocations = p.authority
 		cfg.Compat = compatConfig(p)
-		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, log: p.log}
+		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.audit, log: p.log}
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
 	}
 	if commands != nil {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"sallyport/ca"
 	"sallyport/sshd-config/nodesync"
 	"sallyport/store"
+	"sallyport/store/audit"
 )
 
 const (
@@ -57,6 +60,7 @@ type publisher struct {
 	source published
 	signer ssh.Signer
 	store  store.Store
+	audit  audit.Recorder
 	log    *slog.Logger
 	latest atomic.Pointer[signedManifest]
 }
@@ -157,12 +161,32 @@ func (p *publisher) publish(ctx context.Context, want nodesync.Manifest) (*signe
 	if err != nil {
 		return nil, err
 	}
+	if err := p.record(ctx, want, audit.Unknown, nil); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx) // what was begun is on record to its end
 	if _, err := p.store.Put(ctx, store.Entry{Key: manifestRecord, Value: value, Revision: e.Revision}); err != nil {
+		return nil, errors.Join(err, p.record(ctx, want, audit.Failure, err))
+	}
+	if err := p.record(ctx, want, audit.Success, nil); err != nil {
 		return nil, err
 	}
 	p.log.InfoContext(ctx, "manifest published", slog.Int64("version", want.Version), slog.Int("keys", len(want.Keys)),
 		slog.Int64("revocation_list_bytes", want.Revocation.Size))
 	return next, nil
+}
+
+// record has the audit log say what nodes will be told to trust and to refuse. The service does it by itself, after what an
+// administrator did or when time has passed; the uid is its own.
+func (p *publisher) record(ctx context.Context, m nodesync.Manifest, outcome audit.Outcome, failure error) error {
+	e := audit.Event{Action: audit.AdminAct, Outcome: outcome, Detail: map[string]string{
+		"act": "ca.manifest", "uid": strconv.Itoa(os.Getuid()), "version": strconv.FormatInt(m.Version, 10), "expires_at": m.ExpiresAt.Format(time.RFC3339),
+		"keys": strconv.Itoa(len(m.Keys)), "trust_sha256": m.Trust.SHA256, "revocation_sha256": m.Revocation.SHA256,
+	}}
+	if failure != nil {
+		e.Reason = failure.Error()
+	}
+	return p.audit.Record(ctx, e)
 }
 
 func (p *publisher) read(value []byte) (*signedManifest, error) {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +17,7 @@ import (
 	"sallyport/ca"
 	"sallyport/sshd-config/nodesync"
 	"sallyport/store"
+	"sallyport/store/audit"
 	"sallyport/store/bolt"
 )
 
@@ -56,6 +60,49 @@ func (p *publication) change(keys []ssh.PublicKey, list string) {
 	p.keys, p.list = keys, []byte(list)
 }
 
+// acts is an audit log in memory that can fail.
+type acts struct {
+	mu     sync.Mutex // guards the fields below
+	events []audit.Event
+	err    error
+}
+
+func (l *acts) Record(_ context.Context, e audit.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.events = append(l.events, e)
+	}
+	return l.err
+}
+
+func TestAManifestIsOnRecordBeforeItIsServed(t *testing.T) {
+	t.Parallel()
+	db := openStore(t, filepath.Join(t.TempDir(), "db"))
+	defer func() { check(t, db.Close()) }()
+	source, log := &publication{}, &acts{err: audit.ErrUnavailable}
+	source.change([]ssh.PublicKey{newKey(t).PublicKey()}, "list")
+	p := &publisher{source: source, signer: newKey(t), store: db, audit: log, log: slog.New(slog.DiscardHandler)}
+	if text, _, err := p.Manifest(t.Context()); !errors.Is(err, audit.ErrUnavailable) || text != nil {
+		t.Errorf("without an audit log: %q, %v", text, err)
+	}
+	if _, err := db.Get(t.Context(), manifestRecord); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("without an audit log, the store has a manifest: %v", err)
+	}
+	log.err = nil
+	m := next(t, p)
+	next(t, p) // the same again is no act
+	if len(log.events) != 2 || log.events[0].Outcome != audit.Unknown || log.events[1].Outcome != audit.Success {
+		t.Fatalf("the audit log has %+v", log.events)
+	}
+	for _, e := range log.events {
+		if d := e.Detail; e.Action != audit.AdminAct || d["act"] != "ca.manifest" || d["version"] != strconv.FormatInt(m.Version, 10) ||
+			d["trust_sha256"] != m.Trust.SHA256 || d["revocation_sha256"] != m.Revocation.SHA256 || d["keys"] != "1" {
+			t.Errorf("the audit log has %+v", e)
+		}
+	}
+}
+
 func openStore(t *testing.T, path string) *bolt.DB {
 	t.Helper()
 	db, err := bolt.Open(bolt.Config{Path: path})
@@ -92,7 +139,7 @@ func TestTheVersionOfTheManifestRisesWithEachChangeAndOverTime(t *testing.T) {
 		first, second := newKey(t).PublicKey(), newKey(t).PublicKey()
 		source.change([]ssh.PublicKey{first}, "list")
 		open := func() *publisher {
-			return &publisher{source: source, signer: signer, store: db, log: slog.New(slog.DiscardHandler)}
+			return &publisher{source: source, signer: signer, store: db, audit: &acts{}, log: slog.New(slog.DiscardHandler)}
 		}
 		p := open()
 		one := next(t, p)
@@ -139,7 +186,7 @@ func TestAfterARestoreTheVersionIsAboveAllBefore(t *testing.T) {
 		source, signer := &publication{}, newKey(t)
 		source.change([]ssh.PublicKey{newKey(t).PublicKey()}, "list")
 		db := openStore(t, filepath.Join(dir, "db"))
-		p := &publisher{source: source, signer: signer, store: db, log: slog.New(slog.DiscardHandler)}
+		p := &publisher{source: source, signer: signer, store: db, audit: &acts{}, log: slog.New(slog.DiscardHandler)}
 		next(t, p)
 		time.Sleep(time.Hour)
 		source.change(source.keys, "a later list")
@@ -149,7 +196,7 @@ func TestAfterARestoreTheVersionIsAboveAllBefore(t *testing.T) {
 		time.Sleep(time.Minute)
 		db = openStore(t, filepath.Join(dir, "empty")) // the worst of backups
 		defer func() { check(t, db.Close()) }()
-		p = &publisher{source: source, signer: signer, store: db, log: slog.New(slog.DiscardHandler)}
+		p = &publisher{source: source, signer: signer, store: db, audit: &acts{}, log: slog.New(slog.DiscardHandler)}
 		if m := next(t, p); m.Version <= last.Version {
 			t.Errorf("version %d came after version %d: nodes would refuse it", m.Version, last.Version)
 		}
@@ -168,7 +215,7 @@ func TestProcessesOnOneStorePublishTheSameManifest(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range texts {
 			wg.Go(func() {
-				p := &publisher{source: source, signer: signer, store: store.Store(db), log: slog.New(slog.DiscardHandler)}
+				p := &publisher{source: source, signer: signer, store: store.Store(db), audit: &acts{}, log: slog.New(slog.DiscardHandler)}
 				var err error
 				if texts[i], _, err = p.Manifest(t.Context()); err != nil {
 					t.Error(err)
