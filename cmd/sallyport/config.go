@@ -180,7 +180,7 @@ type RotationSection struct {
 	// How often every node is probed while no rotation is under way; 0s means never.
 	ProbeInterval time.Duration `key:"probe_interval" default:"5m" check:"0s..24h"`
 	// How long a node takes to pull a new bundle, at most.
-	PullInterval time.Duration `key:"pull_interval" default:"5m" check:"1s..24h"`
+	PullInterval time.Duration `key:"pull_interval" default:"8m" check:"1s..24h"`
 	// How wrong a node's clock may be.
 	MaxSkew time.Duration `key:"max_skew" default:"1m" check:"1s..1h"`
 	// Type of new CA keys. Nodes ignore the rest of the trust file after a type that
