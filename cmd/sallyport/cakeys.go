@@ -30,13 +30,12 @@ func loadCAKey(s streams, f File) (caKeys, error) {
 	if keys.folder.Passphrase, err = keyPassphrase(s, f.CA.PassphraseFile); err != nil {
 		return keys, err
 	}
-	open := func() (*ca.Key, error) { return keys.initialOrLater() }
-	keys.initial, err = open()
+	keys.initial, err = keys.initialOrLater()
 	if errors.Is(err, ca.ErrPassphraseNeeded) {
 		if keys.folder.Passphrase, err = askOnce(s, "Passphrase of the CA key: "); err != nil {
 			return keys, err
 		}
-		keys.initial, err = open()
+		keys.initial, err = keys.initialOrLater()
 	}
 	return keys, err
 }

@@ -123,12 +123,10 @@ func checkSystems(f File, log *slog.Logger) (err error) {
 	var provider executor.CredentialProvider = nobody{}
 	if f.Executor.Credentials != "builtin" {
 		var d daemon
-		elsewhere, err := d.credentials(&parts{file: f, log: log})
-		if err != nil {
-			return errors.Join(err, d.close())
-		}
 		defer func() { err = errors.Join(err, d.close()) }()
-		provider = elsewhere
+		if provider, err = d.credentials(&parts{file: f, log: log}); err != nil {
+			return err
+		}
 	}
 	cfg := executorConfig(&parts{file: f, log: log}, provider)
 	cfg.Audit = nobody{}

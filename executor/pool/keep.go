@@ -74,17 +74,23 @@ func (p *Pool[K, C]) tend(c *conn[K, C]) time.Duration {
 	return next.Sub(now)
 }
 
+// end closes c and counts it in reason, a field of stats, unless c is being closed
+// already.
+func (p *Pool[K, C]) end(c *conn[K, C], reason *uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.state == closing {
+		return false
+	}
+	*reason++
+	p.shutLocked(c)
+	p.reviewLocked(c.entry, time.Now())
+	return true
+}
+
 // lost is called when c has ended by itself, or was closed.
 func (p *Pool[K, C]) lost(c *conn[K, C], err error) {
-	p.mu.Lock()
-	byItself := c.state != closing
-	if byItself {
-		p.stats.Lost++
-		p.shutLocked(c)
-		p.reviewLocked(c.entry, time.Now())
-	}
-	p.mu.Unlock()
-	if byItself {
+	if p.end(c, &p.stats.Lost) {
 		p.cfg.Logger.Info("connection lost",
 			slog.String("group", c.entry.group.name), slog.Any("error", err))
 	}
@@ -127,15 +133,7 @@ func (p *Pool[K, C]) probeOnce(c *conn[K, C]) error {
 
 // frozen closes a connection whose peer gave no sign of life.
 func (p *Pool[K, C]) frozen(c *conn[K, C], err error) {
-	p.mu.Lock()
-	open := c.state != closing
-	if open {
-		p.stats.ProbesFailed++
-		p.shutLocked(c)
-		p.reviewLocked(c.entry, time.Now())
-	}
-	p.mu.Unlock()
-	if open {
+	if p.end(c, &p.stats.ProbesFailed) {
 		p.cfg.Logger.Warn("connection gave no sign of life and is closed",
 			slog.String("group", c.entry.group.name), slog.Any("error", err))
 	}
