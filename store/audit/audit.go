@@ -7,14 +7,16 @@
 // end that is missing. Field names follow the Elastic Common Schema; what it has
 // no name for stands under "sallyport.".
 //
-// Guarantee: a head file names the last acknowledged line, and it is written only
-// after that line is durable. Every line up to the head must be perfect; anything
-// wrong with one is tampering or a broken disk, and [Open] refuses to go on. What
-// lies after the head was never acknowledged, so nothing was done on its
-// strength: whole lines there are kept, and the torn rest that a crash can leave
-// is removed and reported.
+// Guarantee: an event is durable before Record returns. A head file names the last
+// line as it was at most 50 ms ago, and always one that is durable. Every line up
+// to the head must be perfect; anything wrong with one is tampering or a broken
+// disk, and [Open] refuses to go on. What lies after the head are the events of the
+// last 50 ms before a crash, and perhaps a line that a crash has torn, which was
+// never acknowledged, so nothing was done on its strength: whole lines are kept,
+// and the torn rest is removed and reported.
 //
-// Caveat: the chain has no key. Whoever may write the folder can compute a new
+// Caveat: whoever can change the folder and crash the machine as well can take the
+// last 50 ms away unseen. The chain has no key. Whoever may write the folder can compute a new
 // chain, head included. Ship the lines elsewhere as they appear, or note
 // [Report.HeadHash] elsewhere from time to time: it fixes everything before it.
 package audit
@@ -30,6 +32,21 @@ type Recorder interface {
 	Record(ctx context.Context, e Event) error
 }
 
+// RecordLater records the end of an act that was done already, which nobody has to
+// wait for, and calls done once with the outcome, perhaps from another goroutine,
+// which done must not hold up. A recorder that has a method RecordLater, as [Log]
+// has, need not make the caller wait; any other does.
+func RecordLater(ctx context.Context, r Recorder, e Event, done func(error)) {
+	later, ok := r.(interface {
+		RecordLater(ctx context.Context, e Event, done func(error))
+	})
+	if !ok {
+		done(r.Record(ctx, e))
+		return
+	}
+	later.RecordLater(ctx, e, done)
+}
+
 // ErrUnavailable is wrapped by every error of [Log.Record]: the event is not
 // durable, and the act must not happen.
 var ErrUnavailable = errors.New("audit log is not writable")
@@ -40,12 +57,16 @@ type Action string
 // The actions that Sallyport records.
 const (
 	TokenRefused       Action = "token.refused"
+	CallDenied         Action = "call.denied"
 	CertificateIntent  Action = "certificate.intent"
 	CertificateIssued  Action = "certificate.issued"
 	CertificateRefused Action = "certificate.refused"
 	HostRefused        Action = "host.refused"
 	ExecStart          Action = "exec.start"
 	ExecEnd            Action = "exec.end"
+	FileStart          Action = "file.start"
+	FileEnd            Action = "file.end"
+	FileRead           Action = "file.read"
 	AdminAct           Action = "admin.act"
 )
 
@@ -84,6 +105,9 @@ type Request struct {
 	ID string
 	// SourceIP is the client's address (ECS source.ip).
 	SourceIP string
+	// Traceparent is the client's, as [CleanTraceparent] passes it; events have its
+	// trace id (ECS trace.id).
+	Traceparent string
 }
 
 type requestKey struct{}

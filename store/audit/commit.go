@@ -23,7 +23,10 @@ func (l *Log) commit(batch []*record) {
 
 // write makes the first n events durable, or returns why none of them is.
 func (l *Log) write(batch []*record) (n int, err error) {
-	if err := l.repair(); err != nil {
+	if l.headErr != nil {
+		l.acknowledge()
+	}
+	if err := errors.Join(l.headErr, l.repair()); err != nil {
 		return len(batch), err
 	}
 	if l.size > 0 && l.size+lineSize(batch[0]) > l.maxBytes {
@@ -51,7 +54,7 @@ func lineSize(r *record) int64 {
 	return int64(len(r.members) + frame)
 }
 
-// flush writes l.buf, whose last line is at next, and then the head.
+// flush writes l.buf, whose last line is at next.
 func (l *Log) flush(next position) error {
 	_, err := l.file.WriteAt(l.buf, l.size)
 	if err == nil {
@@ -61,11 +64,17 @@ func (l *Log) flush(next position) error {
 		l.torn = true
 		return errors.Join(err, l.repair())
 	}
-	// From here on the lines stay, also if the head cannot be written: it must
-	// never be ahead of the log, and a failed write may have changed it.
 	l.size += int64(len(l.buf))
 	l.tail = next
-	return l.head.write(next)
+	return nil
+}
+
+// acknowledge has the head name the last line, which is durable.
+func (l *Log) acknowledge() {
+	l.headErr = nil
+	if l.head.last != l.tail {
+		l.headErr = l.head.write(l.tail)
+	}
 }
 
 // repair removes what a failed write left behind the last good line.

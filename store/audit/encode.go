@@ -39,6 +39,7 @@ func appendEvent(b []byte, r Request, e Event) ([]byte, error) {
 		{"user.name", e.Login},
 		{"source.ip", r.SourceIP},
 		{"http.request.id", r.ID},
+		{"trace.id", TraceID(r.Traceparent)},
 		{"sallyport.system", e.System},
 		{"destination.address", e.Node},
 	} {

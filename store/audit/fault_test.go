@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestAnUnwritableLogRefusesAndRecovers(t *testing.T) {
@@ -40,29 +41,76 @@ func TestAnUnwritableLogRefusesAndRecovers(t *testing.T) {
 	}
 }
 
+// The head follows the log, so that it fails after the event that it was to name:
+// what is refused are those after it.
 func TestAnUnwritableHeadRefusesAndRecovers(t *testing.T) {
 	t.Parallel()
 	dir := privateDir(t, t.TempDir())
 	l := openLog(t, Config{Dir: dir})
 	mustRecord(t, l, t.Context(), Event{Action: AdminAct})
-	good := l.head.file
-	readOnly, err := os.Open(good.Name())
+	head := int(l.head.file.Fd())
+	good, err := syscall.Dup(head)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.head.file = readOnly
-	if err := l.Record(t.Context(), Event{Action: AdminAct}); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("Record = %v, want ErrUnavailable", err)
+	defer syscall.Close(good)
+	readOnly, err := os.Open(l.head.file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer readOnly.Close()
+	// Under the descriptor, since the writer's goroutine uses the file.
+	replace := func(by int) {
+		t.Helper()
+		if err := syscall.Dup3(by, head, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(int(readOnly.Fd()))
+	recorded := uint64(1)
+	for err = nil; err == nil && recorded < 1e6; {
+		if err = l.Record(t.Context(), Event{Action: AdminAct}); err == nil {
+			recorded++
+		}
+	}
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("Record = %v, want ErrUnavailable", err)
 	}
 	verify(t, dir) // the log is ahead of the head, never behind
-	l.head.file = good
+	replace(good)
 	mustRecord(t, l, t.Context(), Event{Action: AdminAct})
-	if err := readOnly.Close(); err != nil {
-		t.Error(err)
+	if report := verify(t, dir); report.Events != recorded+1 {
+		t.Errorf("%d events were acknowledged, the report is %+v", recorded+1, report)
 	}
-	// The refused event stays: what is durable is not taken back.
-	if report := verify(t, dir); report.Events != 3 {
-		t.Errorf("report is %+v", report)
+}
+
+func TestTheHeadFollowsTheLog(t *testing.T) {
+	t.Parallel()
+	dir := privateDir(t, t.TempDir())
+	l := openLog(t, Config{Dir: dir})
+	named := func() uint64 {
+		head, err := readHead(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return head.sequence
+	}
+	for range 3 {
+		mustRecord(t, l, t.Context(), Event{Action: AdminAct})
+	}
+	for deadline := time.Now().Add(20 * time.Second); named() != 3; time.Sleep(headDelay) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the head names event %d of 3", named())
+		}
+	}
+	for range 2 {
+		mustRecord(t, l, t.Context(), Event{Action: AdminAct})
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if named() != 5 {
+		t.Errorf("after Close the head names event %d of 5", named())
 	}
 }
 

@@ -25,8 +25,8 @@ const (
 var ErrLocked = errors.New("audit log is in use by another process")
 
 // headFile holds the position of the last acknowledged line. It is written after
-// the line is durable and before Record returns, alternately into one of two
-// slots; the higher sequence counts. It also carries the lock of the folder.
+// the line is durable, alternately into one of two slots; the higher sequence
+// counts. It also carries the lock of the folder.
 type headFile struct {
 	file *os.File
 	last position // what the file holds durably

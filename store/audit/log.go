@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"sallyport/store/internal/groupcommit"
 )
@@ -18,6 +19,10 @@ const (
 	// maxBatch and maxWrite bound the events and about the bytes of one write.
 	maxBatch = 256
 	maxWrite = 4 << 20
+
+	// headDelay is how far the head is behind the log at most. It costs a sync of
+	// its own, which nobody has to wait for.
+	headDelay = 50 * time.Millisecond
 )
 
 // Config says where the log is.
@@ -38,8 +43,9 @@ type Config struct {
 // position of the last acknowledged event.
 //
 // Events that are recorded at one moment share one write: it is appended and
-// synced, then the head is written and synced, and only then Record returns. So
-// the log may be ahead of the head after a crash, but never behind.
+// synced, and only then Record returns. The head follows within 50 ms, and before
+// Close returns. So the log may be ahead of the head after a crash, but never
+// behind.
 type Log struct {
 	dir      string
 	maxBytes int64
@@ -53,6 +59,9 @@ type Log struct {
 	number int      // of that file
 	size   int64    // the bytes of good lines in it
 	tail   position // the last good line, which may stand in the file before
+	// headErr is why the head is behind, if it could not be written: nothing more is
+	// recorded until it can be.
+	headErr error
 	// torn says that file may have bytes after size, which could not be removed
 	// when a write failed.
 	torn bool
@@ -81,10 +90,10 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	l.writer = groupcommit.New(maxBatch, l.commit)
+	l.writer = groupcommit.NewSettling(maxBatch, l.commit, headDelay, l.acknowledge)
 	l.close = sync.OnceValue(func() error {
 		l.writer.Close()
-		return errors.Join(l.file.Close(), l.head.file.Close())
+		return errors.Join(l.headErr, l.file.Close(), l.head.file.Close())
 	})
 	return l, nil
 }
@@ -100,7 +109,27 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	r := &record{members: members}
-	err = l.writer.Do(ctx, r)
+	return r.outcome(l.writer.Do(ctx, r))
+}
+
+// RecordLater is Record without the wait for the disk, for the end of an act that
+// was done already: it waits only while too much is queued. The event goes with the
+// next one that somebody waits for, or after 20 ms. done is called once with what Record would have returned, by the log's own goroutine, which it must
+// not hold up. Events are written in the order of the calls.
+func (l *Log) RecordLater(ctx context.Context, e Event, done func(error)) {
+	members, err := appendEvent(nil, RequestFrom(ctx), e)
+	if err != nil {
+		done(fmt.Errorf("%w: %w", ErrUnavailable, err))
+		return
+	}
+	r := &record{members: members}
+	if err := l.writer.Start(ctx, r, func(err error) { done(r.outcome(err)) }); err != nil {
+		done(r.outcome(err))
+	}
+}
+
+// outcome is the error of a record whose way through the writer ended with err.
+func (r *record) outcome(err error) error {
 	if errors.Is(err, groupcommit.ErrClosed) {
 		err = errors.New("it is closed")
 	}
@@ -113,8 +142,8 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 	return nil
 }
 
-// Close waits for the write at work, refuses what is still queued, and releases
-// the folder.
+// Close waits for the write at work, refuses what is still queued, writes the head,
+// and releases the folder.
 func (l *Log) Close() error { return l.close() }
 
 func (cfg Config) withDefaults() (Config, error) {

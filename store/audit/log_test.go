@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -304,4 +305,54 @@ func lines(t *testing.T, dir string, number int) (lines [][]byte) {
 		t.Fatal(err)
 	}
 	return lines
+}
+
+func TestRecordLaterRecordsInOrderAndTells(t *testing.T) {
+	t.Parallel()
+	dir := privateDir(t, t.TempDir())
+	l := openLog(t, Config{Dir: dir})
+	told := make(chan error, 3)
+	for i := range 3 {
+		l.RecordLater(t.Context(), Event{Action: ExecEnd, Detail: map[string]string{"n": strconv.Itoa(i)}}, func(err error) { told <- err })
+	}
+	for range 3 {
+		if err := <-told; err != nil {
+			t.Error(err)
+		}
+	}
+	for i, line := range lines(t, dir, 1) {
+		if got := decodeLine(t, line)["sallyport.n"]; got != strconv.Itoa(i) {
+			t.Errorf("event %d is %v", i, got)
+		}
+	}
+	l.RecordLater(t.Context(), Event{}, func(err error) { told <- err })
+	if err := <-told; !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an event without an action: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.RecordLater(t.Context(), Event{Action: ExecEnd}, func(err error) { told <- err })
+	if err := <-told; !errors.Is(err, ErrUnavailable) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// plain is a recorder that can do nothing but what the interface says.
+type plain struct{ Recorder }
+
+func TestAnyRecorderCanRecordLater(t *testing.T) {
+	t.Parallel()
+	dir := privateDir(t, t.TempDir())
+	l := openLog(t, Config{Dir: dir})
+	for _, r := range []Recorder{l, plain{l}} {
+		told := make(chan error, 1)
+		RecordLater(t.Context(), r, Event{Action: ExecEnd}, func(err error) { told <- err })
+		if err := <-told; err != nil {
+			t.Errorf("%T: %v", r, err)
+		}
+	}
+	if report := verify(t, dir); report.Events != 2 {
+		t.Errorf("report is %+v", report)
+	}
 }
