@@ -132,6 +132,7 @@ func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 	return Identity{
 		issuer: iss.cfg.URL, alias: iss.cfg.Alias, subject: c.Subject, login: login, client: client,
 		scopes: scopes, tokenID: tokenID, expires: c.Expiry.Time(), issuedAt: c.IssuedAt.Time(),
+		claims: c.all,
 	}, nil
 }
 

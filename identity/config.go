@@ -33,6 +33,9 @@ type Config struct {
 	HTTPClient *http.Client
 	// Logger hears about key changes and outages. Nil discards.
 	Logger *slog.Logger
+	// KeepClaims has identities keep all claims of their tokens, for a policy over them:
+	// some kilobytes for each.
+	KeepClaims bool
 	// CacheSize bounds the verified tokens that are remembered. 0 means
 	// [DefaultCacheSize]; a negative value switches the cache off.
 	CacheSize int

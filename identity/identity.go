@@ -49,6 +49,7 @@ type Identity struct {
 	bearer   string
 	expires  time.Time
 	issuedAt time.Time
+	claims   map[string]any
 }
 
 // Valid is false for the zero Identity, which is nobody.
@@ -85,6 +86,12 @@ func (i Identity) Expires() time.Time { return i.expires }
 
 // IssuedAt is the token's "iat" claim.
 func (i Identity) IssuedAt() time.Time { return i.issuedAt }
+
+// Claims are all claims of the token as JSON gives them: nil, bool, float64, string,
+// []any and map[string]any. They are nil unless [Config.KeepClaims] is set; they are
+// shared and MUST NOT be changed. A token's size bounds them, and nothing else has been
+// checked of those that have no method here.
+func (i Identity) Claims() map[string]any { return i.claims }
 
 // Bearer is the raw token, for credential providers that must pass it on. It
 // must never be logged or shown.

@@ -15,7 +15,15 @@ import (
 // further failure, up to the issuer's MinRefreshInterval.
 const firstRetry = time.Second
 
-var errClosed = errors.New("verifier is closed")
+// maxWaiting bounds the tokens that wait for one fetch. Anybody can send tokens that no
+// key fits; if the issuer is slow they must not take the places of those that are
+// verified without it.
+const maxWaiting = 128
+
+var (
+	errClosed  = errors.New("verifier is closed")
+	errCrowded = errors.New("too many tokens wait for the issuer's keys")
+)
 
 // A keyring keeps the keys of one issuer fresh. All fetches are made by its one
 // goroutine, so there is never more than one under way; readers take the latest
@@ -34,6 +42,7 @@ type keyring struct {
 	mu       sync.Mutex // guards what follows
 	flight   *flight    // the fetch that is asked for or under way; nil: none
 	demanded time.Time  // when a token last caused a fetch
+	waiting  int        // callers of refresh
 	failure  error      // of the last fetch; nil if it went well
 	fetches  uint64
 	failures uint64
@@ -82,6 +91,7 @@ func (k *keyring) refresh(ctx context.Context) error {
 	if f == nil {
 		return err
 	}
+	defer k.leave()
 	select {
 	case <-f.done:
 		return f.err
@@ -92,20 +102,32 @@ func (k *keyring) refresh(ctx context.Context) error {
 	}
 }
 
-// join returns the flight to wait for, or nil and how the last one ended.
+// join returns the flight to wait for, or nil and how the last one ended. Who waits
+// leaves afterwards.
 func (k *keyring) join() (*flight, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.waiting >= maxWaiting {
+		return nil, errCrowded
+	}
 	if k.flight != nil {
+		k.waiting++
 		return k.flight, nil
 	}
 	if !k.demanded.IsZero() && time.Since(k.demanded) < k.onDemand {
 		return nil, k.failure
 	}
 	k.demanded = time.Now()
+	k.waiting++
 	k.flight = &flight{done: make(chan struct{})}
 	k.wake <- struct{}{} // never blocks: no flight was waiting
 	return k.flight, nil
+}
+
+func (k *keyring) leave() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.waiting--
 }
 
 // run fetches keys until ctx ends: at once, ahead of their age, soon after a

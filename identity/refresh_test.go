@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,7 +123,13 @@ func TestAThousandTokensWithRandomKeyIDsCostOneFetch(t *testing.T) {
 		storm := func() {
 			var all sync.WaitGroup
 			for _, token := range tokens {
-				all.Go(func() { b.want(token, identity.ErrInvalidToken) })
+				all.Go(func() {
+					// Those that found too many waiting have not been looked at.
+					_, err := b.verifier.Verify(b.Context(), token)
+					if !errors.Is(err, identity.ErrInvalidToken) && !errors.Is(err, identity.ErrUnavailable) {
+						b.Errorf("error is %v", err)
+					}
+				})
 			}
 			all.Wait()
 		}
@@ -420,5 +427,45 @@ func TestAKeyFileIsReadAgainWhenItChanges(t *testing.T) {
 		write(issuer.JWKS())
 		time.Sleep(30 * time.Second)
 		b.want(third, nil)
+	})
+}
+
+// Whoever sends tokens that no key fits, while the issuer is slow, must not take all the
+// places in which requests wait.
+func TestFewTokensWaitForASlowIssuer(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		good := b.lasting()
+		b.want(good, nil)
+		time.Sleep(time.Minute) // a token may cause a fetch again
+		b.web.set(false, 5*time.Second)
+		const tokens, most = 400, 128
+		var all sync.WaitGroup
+		var atOnce, later atomic.Int64
+		began := time.Now()
+		for range tokens {
+			token := b.foreign()
+			all.Go(func() {
+				_, err := b.verifier.Verify(b.Context(), token)
+				switch took := time.Since(began); {
+				case took > 0 && errors.Is(err, identity.ErrInvalidToken):
+					later.Add(1)
+				case took == 0 && errors.Is(err, identity.ErrUnavailable):
+					atOnce.Add(1)
+				default:
+					b.Errorf("after %v: %v", took, err)
+				}
+			})
+		}
+		synctest.Wait()
+		b.want(good, nil)
+		if took := time.Since(began); took > 0 {
+			b.Errorf("a good token waited for %v", took)
+		}
+		all.Wait()
+		if atOnce.Load() != tokens-most || later.Load() != most {
+			b.Errorf("%d were refused at once and %d waited, want %d to wait", atOnce.Load(), later.Load(), most)
+		}
+		time.Sleep(time.Minute)
+		b.want(b.foreign(), identity.ErrInvalidToken) // the places are free again
 	})
 }

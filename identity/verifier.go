@@ -20,6 +20,7 @@ import (
 type Verifier struct {
 	issuers map[string]*issuer // by the exact "iss" value
 	cache   *cache
+	keep    bool // the claims
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -52,7 +53,7 @@ func New(cfg Config) (*Verifier, error) {
 	if size == 0 {
 		size = DefaultCacheSize
 	}
-	v := &Verifier{issuers: make(map[string]*issuer), cache: newCache(size)}
+	v := &Verifier{issuers: make(map[string]*issuer), cache: newCache(size), keep: cfg.KeepClaims}
 	client := httpClient(cfg.HTTPClient)
 	var mistakes []error
 	if len(cfg.Issuers) == 0 {
@@ -163,6 +164,9 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 		return Identity{}, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, err)
 	}
 	id.digest = hex.EncodeToString(sum[:8])
+	if !v.keep {
+		id.claims = nil
+	}
 	v.cache.put(sum, entry{identity: id, issuer: iss, by: by}, time.Now())
 	id.bearer = raw
 	return id, nil

@@ -40,7 +40,7 @@ func IdentityFrom(t test, alias, subject, login string, ttl time.Duration) ident
 	rule := issuer.IssuerConfig(alias)
 	rule.JWKSFile = keys
 	rule.MinLifetime = time.Nanosecond
-	verifier, err := identity.New(identity.Config{Issuers: []identity.IssuerConfig{rule}})
+	verifier, err := identity.New(identity.Config{Issuers: []identity.IssuerConfig{rule}, KeepClaims: true})
 	if err != nil {
 		t.Fatalf("verifier of the test issuer: %v", err)
 	}
