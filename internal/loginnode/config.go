@@ -73,11 +73,17 @@ func (c Config) validate() error {
 	if os.Geteuid() == 0 && strings.HasPrefix(c.Dir+"/", "/run/") {
 		bad("dir: %q is below /run, which the node has anew", c.Dir)
 	}
+	if c.Setup != "" && os.Geteuid() != 0 {
+		bad("setup: only root can run it")
+	}
 	if c.MaxSessions < 0 {
 		bad("max sessions: %d is negative", c.MaxSessions)
 	}
 	if c.MaxAuthTries < 0 {
 		bad("max auth tries: %d is negative", c.MaxAuthTries)
+	}
+	if strings.ContainsAny(c.SFTP, "\n\"") {
+		bad("sftp: %q is no command", c.SFTP)
 	}
 	if c.MaxStartups != "" && !startups.MatchString(c.MaxStartups) {
 		bad("max startups: %q is not start:rate:full", c.MaxStartups)

@@ -1,11 +1,12 @@
 # Runs as the first process of the node's own mount and PID namespaces and becomes sshd.
 # Nothing here is visible outside: Go has made the mount tree private before it started this script.
 #
-# usage: sh -c SCRIPT enter DIR CLOSED SSHD ARG...
+# usage: sh -c SCRIPT enter DIR CLOSED SETUP SSHD ARG...
 #   CLOSED is the topmost parent of DIR that other users cannot enter, or empty.
+#   SETUP is a script that runs before sshd starts, or empty.
 set -eu
-dir=$1 closed=$2
-shift 2
+dir=$1 closed=$2 setup=$3
+shift 3
 
 mount -t proc proc /proc
 # A fresh /run: the folder for privilege separation may be created, and no name service of the host answers here.
@@ -25,4 +26,7 @@ for name in passwd group shadow nsswitch.conf; do
 		mount --bind "$dir/etc/$name" "/etc/$name"
 	fi
 done
+if [ -n "$setup" ]; then
+	sh -eu "$setup" "$dir"
+fi
 exec "$@"

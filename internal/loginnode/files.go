@@ -1,6 +1,7 @@
 package loginnode
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ func (l layout) path(name ...string) string {
 }
 func (l layout) config() string                { return l.path("sshd_config") }
 func (l layout) log() string                   { return l.path("sshd.log") }
+func (l layout) setup() string                 { return l.path("setup.sh") }
 func (l layout) knownHosts() string            { return l.path("known_hosts") }
 func (l layout) trust() string                 { return l.path("ca", "trusted_user_ca_keys") }
 func (l layout) revoked() string               { return l.path("ca", "revoked.krl") }
@@ -38,6 +40,9 @@ func (l layout) write(cfg Config, accounts map[string]account, version sshVersio
 		l.revoked():                        string(cfg.RevokedKeys),
 		l.path("sshd_config.d", "10.conf"): cfg.Extra,
 		l.log():                            "",
+	}
+	if cfg.Setup != "" {
+		files[l.setup()] = cfg.Setup
 	}
 	for name, a := range accounts {
 		if len(a.AuthorizedKeys) > 0 {
@@ -145,8 +150,10 @@ func (l layout) sshdConfig(cfg Config, accounts map[string]account, version sshV
 		"MaxAuthTries " + number(cfg.MaxAuthTries, 6),
 		"UseDNS no",
 		"LogLevel VERBOSE",
-		"Subsystem sftp internal-sftp",
 		"SetEnv " + l.marker(),
+	}
+	if cfg.SFTP != "none" {
+		lines = append(lines, "Subsystem sftp "+cmp.Or(cfg.SFTP, "internal-sftp"))
 	}
 	// With older sshd, 9.2 among them, the last MaxStartups wins; of every other keyword the first does.
 	if cfg.MaxStartups != "" || !strings.Contains(strings.ToLower(cfg.Extra), "maxstartups") {

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // User is an account of the node.
@@ -49,8 +50,15 @@ type Config struct {
 	// MaxStartups limits the connections that have not authenticated, "start:rate:full". Empty: "1000:30:2000", so that
 	// tests may dial in bursts; sshd's own default is 10:30:100.
 	MaxStartups string
+	// SFTP is the command behind the subsystem sftp, or "none" for no such subsystem. Empty: internal-sftp.
+	SFTP string
 	// HostCA signs the host key by a CA of the node: KnownHosts then holds one @cert-authority line instead of keys.
 	HostCA bool
+	// Setup is a shell script that root runs in the node's own namespaces, with the folder of the node as its argument, each
+	// time before sshd starts; what it starts in the background lives as long as the node. It needs root. Empty: none.
+	Setup string
+	// Env is added to the environment of sshd, as NAME=VALUE.
+	Env []string
 	// SecondHostKey adds a host key of another type to the ed25519 one: "rsa" or "ecdsa". Empty: none.
 	SecondHostKey string
 }
@@ -218,6 +226,23 @@ func (n *Node) Restart(ctx context.Context) error {
 	return nil
 }
 
+// Reload has sshd read its configuration again (SIGHUP), with extra before all other lines. Sessions that stand go on as
+// they are. It returns when sshd answers again.
+func (n *Node) Reload(ctx context.Context, extra string) error {
+	p, err := n.running()
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(n.layout.path("sshd_config.d", "00-reload.conf"), []byte(extra+"\n")); err != nil {
+		return err
+	}
+	logged := int64(len(n.Log()))
+	if err := p.signal(syscall.SIGHUP, p.pid); err != nil {
+		return err
+	}
+	return n.await(ctx, p, logged)
+}
+
 // Close ends sshd and every process of the node and waits until they are gone. A second call does nothing.
 func (n *Node) Close() error {
 	n.mu.Lock()
@@ -254,7 +279,8 @@ func (n *Node) running() (*process, error) {
 }
 
 // lastLines is the end of a log, short enough for an error.
-func lastLines(text []byte, count int) []byte {
+func lastLines(text []byte) []byte {
+	const count = 20
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	return bytes.Join(lines[max(0, len(lines)-count):], []byte("\n"))
 }

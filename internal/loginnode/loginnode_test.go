@@ -557,3 +557,24 @@ func TestWithoutRoot(t *testing.T) {
 		}
 	}
 }
+
+func TestSetupRunsAsRootInTheNodeBeforeSshd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run a setup")
+	}
+	t.Parallel()
+	n := start(t, Config{Users: twoUsers(), Setup: `id -u alice >"$1/seen"; sleep 1000 & echo $! >"$1/background"`})
+	uid, err := n.Root(t.Context(), `kill -0 "$(cat `+n.Dir()+`/background)"; cat `+n.Dir()+`/seen; id -u alice`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Fields(uid); len(lines) != 2 || lines[0] != lines[1] {
+		t.Errorf("the node's alice is %q", uid)
+	}
+	if _, err := n.Root(t.Context(), "echo why >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Start(t.Context(), Config{Users: twoUsers(), Setup: "echo no such luck; exit 1"}); err == nil || !strings.Contains(err.Error(), "no such luck") {
+		t.Errorf("a setup that fails: %v", err)
+	}
+}

@@ -52,7 +52,11 @@ func (n *Node) launch(ctx context.Context) (*process, error) {
 		return nil, fmt.Errorf("loginnode: %w", err)
 	}
 	// The node lives until Close, however short the context of the start is.
-	cmd := n.command(context.WithoutCancel(ctx), "-D", "-e", "-p", strconv.Itoa(n.port))
+	setup := ""
+	if n.cfg.Setup != "" {
+		setup = n.layout.setup()
+	}
+	cmd := n.command(context.WithoutCancel(ctx), setup, "-D", "-e", "-p", strconv.Itoa(n.port))
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := startProcess(cmd, n.layout)
 	if err != nil {
@@ -65,12 +69,12 @@ func (n *Node) launch(ctx context.Context) (*process, error) {
 }
 
 // command is sshd with the node's configuration and the given arguments. As root it gets namespaces of its own, in which
-// the accounts are the node's.
-func (n *Node) command(ctx context.Context, arg ...string) *exec.Cmd {
+// the accounts are the node's and where setup, if there is one, runs before.
+func (n *Node) command(ctx context.Context, setup string, arg ...string) *exec.Cmd {
 	args := append([]string{n.sshd, "-f", n.layout.config()}, arg...)
 	attr := &syscall.SysProcAttr{}
 	if os.Geteuid() == 0 {
-		args = append([]string{"/bin/sh", "-c", enterScript, "enter", n.layout.dir, closedParent(n.layout.dir)}, args...)
+		args = append([]string{"/bin/sh", "-c", enterScript, "enter", n.layout.dir, closedParent(n.layout.dir), setup}, args...)
 		attr = ownNamespaces()
 	}
 	// SIGKILL and no other: Go sends it once more from the child when getppid is not us, as in a new PID namespace, and only
@@ -82,6 +86,7 @@ func (n *Node) command(ctx context.Context, arg ...string) *exec.Cmd {
 	cmd.SysProcAttr = attr
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", n.layout.marker()}
+	cmd.Env = append(cmd.Env, n.cfg.Env...)
 	return cmd
 }
 
@@ -110,7 +115,7 @@ func (n *Node) Effective(ctx context.Context, spec string) (string, error) {
 
 func (n *Node) ask(ctx context.Context, arg ...string) ([]byte, error) {
 	var out bytes.Buffer
-	cmd := n.command(ctx, arg...)
+	cmd := n.command(ctx, "", arg...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := startProcess(cmd, n.layout)
 	if err != nil {
@@ -167,14 +172,14 @@ func (n *Node) await(ctx context.Context, p *process, logged int64) error {
 		case <-p.done:
 			gone = true
 		case <-ctx.Done():
-			return fmt.Errorf("loginnode: sshd does not answer: %w\n%s", ctx.Err(), lastLines(n.logFrom(logged), 20))
+			return fmt.Errorf("loginnode: sshd does not answer: %w\n%s", ctx.Err(), lastLines(n.logFrom(logged)))
 		}
 		text := n.logFrom(logged)
 		switch {
 		case bytes.Contains(text, []byte("Address already in use")):
-			return fmt.Errorf("loginnode: %w\n%s", errPortTaken, lastLines(text, 20))
+			return fmt.Errorf("loginnode: %w\n%s", errPortTaken, lastLines(text))
 		case gone:
-			return fmt.Errorf("loginnode: sshd ended at its start\n%s", lastLines(text, 20))
+			return fmt.Errorf("loginnode: sshd ended at its start\n%s", lastLines(text))
 		case bytes.Contains(text, []byte("Server listening on 127.0.0.1 port "+strconv.Itoa(n.port)+".")):
 			return n.banner(ctx)
 		}
@@ -262,4 +267,18 @@ func (p *process) ended() bool {
 	default:
 		return false
 	}
+}
+
+// Root runs a shell script as root in the node's namespaces, and returns what it printed. It needs root.
+func (n *Node) Root(ctx context.Context, script string) (string, error) {
+	p, err := n.running()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(p.pid), "--mount", "--pid", "--", "/bin/sh", "-euc", script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("loginnode: as root in the node: %w\n%s", err, lastLines(out))
+	}
+	return string(out), nil
 }
