@@ -36,7 +36,11 @@ func (a *Authority) permit(ctx context.Context, v *ringView, act Act) (change, e
 		if err := mustHold(v, c, err); err != nil {
 			return c, err
 		}
-		return c, a.mustAccept(ctx, v, act.Except, c.index, v.in(KeyActive))
+		active := v.in(KeyActive)
+		if active < 0 {
+			return c, a.mustAccept(ctx, v, act.Except, c.index) // nobody can log in: there is nothing to be careful with
+		}
+		return c, a.mustAcceptTwice(ctx, v, act.Except, c.index, active)
 	case StepRetire:
 		return a.permitRetire(ctx, v, act)
 	}
@@ -155,25 +159,44 @@ func (a *Authority) drainEnd(k ringKey, u use) time.Time {
 // mustAccept wants proof that every node accepts the keys; an index below 0 is
 // none.
 func (a *Authority) mustAccept(ctx context.Context, v *ringView, except []string, keys ...int) error {
-	for _, i := range keys {
-		if i < 0 {
-			continue
-		}
-		if err := a.mustAnswer(ctx, v, except, v.Keys[i], Accepted); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.mustAnswer(ctx, v, except, proof{want: Accepted}, keys...)
+}
+
+// mustAcceptTwice wants that proof from two rounds, between which every node has
+// fetched the bundle again: one that two sources feed in turn, or that an
+// administrator has changed by hand, shows itself then.
+func (a *Authority) mustAcceptTwice(ctx context.Context, v *ringView, except []string, keys ...int) error {
+	return a.mustAnswer(ctx, v, except, proof{want: Accepted, lasting: a.rotation.PullInterval}, keys...)
 }
 
 func (a *Authority) mustRefuse(ctx context.Context, v *ringView, except []string, key int) error {
-	return a.mustAnswer(ctx, v, except, v.Keys[key], Refused)
+	return a.mustAnswer(ctx, v, except, proof{want: Refused}, key)
 }
 
-// mustAnswer looks at the last answer of every node, which must be to the bundle
+// A proof is what nodes must have answered, and for how long.
+type proof struct {
+	want    Outcome
+	lasting time.Duration
+}
+
+// lacks says what an answer lacks, and until when if only time is; "" if nothing.
+func (p proof) lacks(answer KeyProbe, sameBundle bool) (what string, until time.Time) {
+	switch {
+	case answer.Outcome == "" || !sameBundle || time.Since(answer.At) >= evidenceAge:
+		return "not asked since the bundle changed", time.Time{}
+	case answer.Outcome != p.want:
+		return string(answer.Outcome), time.Time{}
+	case answer.At.Sub(answer.Since) < p.lasting:
+		until = answer.Since.Add(p.lasting)
+		return string(p.want) + ", and asked again after " + until.Format(time.TimeOnly), until
+	}
+	return "", time.Time{}
+}
+
+// mustAnswer looks at the last answers of every node, which must be to the bundle
 // as it is published now.
-func (a *Authority) mustAnswer(ctx context.Context, v *ringView, except []string, k ringKey, want Outcome) error {
-	nodes, err := a.nodes(ctx)
+func (a *Authority) mustAnswer(ctx context.Context, v *ringView, except []string, p proof, keys ...int) error {
+	nodes, err := a.Nodes(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,25 +206,57 @@ func (a *Authority) mustAnswer(ctx context.Context, v *ringView, except []string
 	if len(nodes) == 0 && !slices.Contains(except, "*") {
 		return refuseStep("configure the systems, or take the proof upon yourself with --except '*' --reason", "no login node is known that could be asked")
 	}
+	var waiting *StepError
+	for _, i := range keys {
+		if i < 0 {
+			continue
+		}
+		refusal := lacking(v, nodes, except, p, v.Keys[i])
+		switch {
+		case refusal == nil:
+		case refusal.until.IsZero():
+			return refusal
+		case waiting == nil || refusal.until.After(waiting.until):
+			waiting = refusal
+		}
+	}
+	if waiting != nil {
+		return waiting
+	}
+	return nil
+}
+
+// lacking says which nodes have not proved what is wanted of one key; nil: none. It
+// is a matter of time only if it is so with all of them.
+func lacking(v *ringView, nodes []NodeStatus, except []string, p proof, k ringKey) *StepError {
 	var missing []string
+	var until time.Time
+	onlyTime := true
 	for _, n := range nodes {
 		if isExcepted(n.Node, except) {
 			continue
 		}
-		answer := n.Keys[k.fingerprint()]
-		fresh := n.Version == v.Version && time.Since(answer.At) < evidenceAge
-		switch {
-		case answer.Outcome == "" || !fresh:
-			missing = append(missing, n.Address+" (not asked since the bundle changed)")
-		case answer.Outcome != want:
-			missing = append(missing, n.Address+" ("+string(answer.Outcome)+")")
+		what, later := p.lacks(n.Keys[k.fingerprint()], n.Version == v.Version)
+		if what == "" {
+			continue
+		}
+		missing = append(missing, n.Address+" ("+what+")")
+		onlyTime = onlyTime && !later.IsZero()
+		if later.After(until) {
+			until = later
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	return refuseStep("run 'sallyport ca probe' once the nodes have bundle "+fmt.Sprint(v.Version)+", or --except NODE --reason TEXT",
-		"%s, which is %s, is to be %s on every node, and there is no proof for %s", k.fingerprint(), k.State, want, strings.Join(missing, ", "))
+	e := &StepError{
+		Reason: fmt.Sprintf("%s, which is %s, is to be %s on every node, and there is no proof for %s", k.fingerprint(), k.State, p.want, strings.Join(missing, ", ")),
+		Remedy: fmt.Sprintf("run 'sallyport ca probe' once the nodes have bundle %d, or --except NODE --reason TEXT", v.Version),
+	}
+	if onlyTime {
+		e.until = until
+	}
+	return e
 }
 
 // checkExcept refuses an exception for a node that there is not: a typing error

@@ -106,16 +106,21 @@ func (a *Authority) draft(r Request, requestID string) (*draft, error) {
 	return d, nil
 }
 
-// newSerial returns 63 random bits, never 0: a certificate without a serial cannot
-// be revoked by it.
+// newSerial returns 63 random bits, but no number that marks a version of the
+// revocation list. So it is never 0 either: a certificate without a serial cannot be
+// revoked by it.
 func newSerial() uint64 {
 	for {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-		if n := binary.BigEndian.Uint64(b[:]) >> 1; n != 0 {
+		if n := randomBits() >> 1; n > lastMarker {
 			return n
 		}
 	}
+}
+
+func randomBits() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	return binary.BigEndian.Uint64(b[:])
 }
 
 func (a *Authority) enterAndSign(ctx context.Context, d *draft, key signingKey, requestID string) (*ssh.Certificate, error) {

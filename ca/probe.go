@@ -2,8 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +12,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/store"
-	"sallyport/store/audit"
 )
 
 const (
@@ -23,10 +20,8 @@ const (
 	// profileProbe is the ledger's name for certificates of probes.
 	profileProbe = "probe"
 
-	probeTTL      = 2 * time.Minute
-	probeBackdate = time.Minute
-	probesAtOnce  = 8 // nodes; the logins on one node follow one another
-	probePrefix   = "ca/probe/"
+	probesAtOnce = 8 // nodes; the logins on one node follow one another
+	probePrefix  = "ca/probe/"
 )
 
 // A Node is a login node that must trust the CA.
@@ -82,6 +77,9 @@ type KeyProbe struct {
 	Outcome Outcome   `json:"outcome"`
 	Detail  string    `json:"detail,omitempty"`
 	At      time.Time `json:"at"`
+	// Since is when the node gave this answer first, of those that it gave without
+	// another in between while the bundle did not change.
+	Since time.Time `json:"since"`
 }
 
 // NodeStatus is what is known of a node.
@@ -99,6 +97,9 @@ type NodeStatus struct {
 	// must be refused: a node that accepts it has no list, or an empty one. Nil if it
 	// was not asked.
 	Canary *KeyProbe `json:"canary"`
+	// RevocationSeen is the latest version of the revocation list that the node was
+	// seen to have.
+	RevocationSeen uint64 `json:"revocation_seen"`
 	// SkewSeconds is the node's clock less ours; nil if it could not be had.
 	SkewSeconds *float64 `json:"skew_seconds"`
 	// Sessions is how many the node granted at once on one connection, counted to
@@ -126,15 +127,13 @@ func (a *Authority) probe(ctx context.Context, countSessions bool) ([]NodeStatus
 	if err != nil {
 		return nil, fmt.Errorf("%w: key ring: %w", ErrUnavailable, err)
 	}
-	logins, err := a.probeLogins(ctx, v)
+	r, err := a.newRound(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	if i := v.in(KeyActive); i >= 0 && countSessions {
-		fp := v.Keys[i].fingerprint()
-		login := logins[fp]
+	if login, ok := r.logins[r.active]; ok && countSessions {
 		login.CountSessions = true
-		logins[fp] = login
+		r.logins[r.active] = login
 	}
 	nodes := a.rotation.Prober.Nodes()
 	list := make([]NodeStatus, len(nodes))
@@ -145,99 +144,31 @@ func (a *Authority) probe(ctx context.Context, countSessions bool) ([]NodeStatus
 		round.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			list[i], errs[i] = a.probeNode(ctx, v, node, logins)
+			list[i], errs[i] = a.probeNode(ctx, v, node, r)
 		})
 	}
 	round.Wait()
 	return list, errors.Join(errs...)
 }
 
-// probeLogins makes one certificate of each key, under the fingerprint.
-func (a *Authority) probeLogins(ctx context.Context, v *ringView) (map[string]ProbeLogin, error) {
-	logins := make(map[string]ProbeLogin)
-	request := audit.NewRequestID()
-	var jump ssh.Signer
-	if i := v.in(KeyActive); i >= 0 {
-		key, err := v.signing(i)
-		if err != nil {
-			return nil, err
-		}
-		if jump, err = a.issueProbe(ctx, key, request, nil, map[string]string{"permit-port-forwarding": ""}); err != nil {
-			return nil, err
-		}
-		canary, err := a.issueProbe(ctx, key, request, a.CanarySigner(), nil)
-		if err != nil {
-			return nil, err
-		}
-		logins[canaryLogin] = ProbeLogin{User: a.rotation.ProbeUser, Signer: canary, Jump: jump}
-	}
-	for i, k := range v.Keys {
-		if k.State == KeyStaged || k.State.ended() || v.held[k.fingerprint()] == nil {
-			continue
-		}
-		key, err := v.signing(i)
-		if err != nil {
-			return nil, err
-		}
-		signer, err := a.issueProbe(ctx, key, request, nil, nil)
-		if err != nil {
-			return nil, err
-		}
-		logins[key.fingerprint] = ProbeLogin{User: a.rotation.ProbeUser, Signer: signer, Jump: jump}
-	}
-	return logins, nil
-}
-
-// canaryLogin is the place of the canary among the logins, which are otherwise
-// known by fingerprints.
-const canaryLogin = "canary"
-
-// issueProbe makes a certificate for the probe's account, in the ledger and the
-// audit log as all others. It is over a key that is made for it if plain is nil.
-func (a *Authority) issueProbe(ctx context.Context, key signingKey, request string, plain ssh.Signer, extensions map[string]string) (ssh.Signer, error) {
-	if plain == nil {
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, fmt.Errorf("probe: %w", err)
-		}
-		if plain, err = ssh.NewSignerFromSigner(private); err != nil {
-			return nil, fmt.Errorf("probe: %w", err)
-		}
-	}
-	options := map[string]string{"force-command": ProbeCommand}
-	if sources := a.profiles[ProfileExecutor].sources; len(sources) > 0 {
-		options["source-address"] = joinNetworks(sources)
-	}
-	now := time.Now()
-	d := &draft{
-		profile: profileProbe, key: plain.PublicKey(), serial: newSerial(), keyID: "v1:probe::" + a.rotation.ProbeUser + ":" + request,
-		principals: []string{a.rotation.ProbeUser}, options: options, extensions: extensions,
-		validAfter: uint64(now.Add(-probeBackdate).Unix()), validBefore: uint64(now.Add(probeTTL).Unix()), //nolint:gosec // after 1970
-	}
-	cert, err := a.issue(ctx, d, key, request)
-	if err != nil {
-		return nil, err
-	}
-	return ssh.NewCertSigner(cert, plain)
-}
-
 // probeNode asks one node, key after key, and keeps the answers.
-func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, logins map[string]ProbeLogin) (NodeStatus, error) {
+func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, r probeRound) (NodeStatus, error) {
 	s, entry, err := a.lastProbe(ctx, node)
 	if err != nil {
 		return s, err
 	}
+	last := s
 	s.Keys = make(map[string]KeyProbe)
 	s.At, s.Version, s.SkewSeconds, s.Canary = time.Now().UTC(), v.Version, nil, nil
 	current := true
 	for _, k := range v.Keys {
 		fp := k.fingerprint()
-		login, ok := logins[fp]
+		login, ok := r.logins[fp]
 		if !ok {
 			continue
 		}
 		answer := a.rotation.Prober.Probe(ctx, node, login)
-		s.Keys[fp] = KeyProbe{Outcome: answer.Outcome, Detail: clipDetail(answer.Detail), At: time.Now().UTC()}
+		s.Keys[fp] = answer.after(last.Keys[fp], last.Version == v.Version)
 		if !answer.Clock.IsZero() {
 			// The node's clock is cut to seconds: on average it was half a second later.
 			skew := answer.Clock.Add(500 * time.Millisecond).Sub(answer.ClockAsked).Round(100 * time.Millisecond).Seconds()
@@ -258,7 +189,7 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 	if current {
 		s.BundleSeen = v.Version
 	}
-	a.askCanary(ctx, &s, logins)
+	a.askRevocation(ctx, &s, r)
 	if ctx.Err() != nil {
 		return s, ctx.Err() // cut short: these answers are none
 	}
@@ -271,15 +202,38 @@ func (a *Authority) probeNode(ctx context.Context, v *ringView, node Node, login
 	return s, nil
 }
 
-// askCanary sees whether a node checks the revocation list.
-func (a *Authority) askCanary(ctx context.Context, s *NodeStatus, logins map[string]ProbeLogin) {
-	login, ok := logins[canaryLogin]
-	if !ok {
+// after is the answer as it is kept, behind the one before it.
+func (p ProbeAnswer) after(last KeyProbe, sameBundle bool) KeyProbe {
+	now := time.Now().UTC()
+	k := KeyProbe{Outcome: p.Outcome, Detail: clipDetail(p.Detail), At: now, Since: now}
+	if sameBundle && last.Outcome == p.Outcome && !last.Since.IsZero() {
+		k.Since = last.Since
+	}
+	return k
+}
+
+// askRevocation sees which revocation list a node has. Only a node that accepts the
+// active key can show it by a refusal. A refused login costs the service's address a
+// penalty (OpenSSH 9.8), so the canary is asked only if the marker was not refused.
+func (a *Authority) askRevocation(ctx context.Context, s *NodeStatus, r probeRound) {
+	if r.canary == nil {
 		return
 	}
-	answer := a.rotation.Prober.Probe(ctx, s.Node, login)
-	s.Canary = &KeyProbe{Outcome: answer.Outcome, Detail: clipDetail(answer.Detail), At: time.Now().UTC()}
+	answer := ProbeAnswer{Outcome: Unknown, Detail: "the node does not accept the active key"}
+	if s.Keys[r.active].Outcome == Accepted {
+		if r.marker != nil {
+			answer = a.rotation.Prober.Probe(ctx, s.Node, *r.marker)
+		}
+		if answer.Outcome == Refused {
+			s.RevocationSeen = max(s.RevocationSeen, r.version)
+		} else {
+			answer = a.rotation.Prober.Probe(ctx, s.Node, *r.canary)
+		}
+	}
+	canary := answer.after(KeyProbe{}, false)
+	s.Canary = &canary
 	if answer.Outcome == Accepted {
+		s.RevocationSeen = 0
 		a.logger.WarnContext(ctx, "login node accepts a revoked certificate: its RevokedKeys is missing or empty",
 			slog.String("system", s.System), slog.String("node", s.Address))
 	}
@@ -312,8 +266,9 @@ func (a *Authority) lastProbe(ctx context.Context, node Node) (NodeStatus, store
 	return s, entry, nil
 }
 
-// nodes is what is known of all nodes.
-func (a *Authority) nodes(ctx context.Context) ([]NodeStatus, error) {
+// Nodes is what is known of all nodes, in the order of the configuration. It asks
+// none of them.
+func (a *Authority) Nodes(ctx context.Context) ([]NodeStatus, error) {
 	if a.rotation.Prober == nil {
 		return nil, nil
 	}

@@ -64,6 +64,28 @@ func (a *Authority) RevocationList() []byte {
 	return bytes.Clone(list.bytes)
 }
 
+// awaitPause is the time between two looks of [Authority.AwaitRevocationList].
+const awaitPause = 200 * time.Millisecond
+
+// AwaitRevocationList returns when the version of RevocationList is another than the
+// given one, or when ctx ends. It looks again and again, at the cost of reading one
+// record: the list also changes with the CA's keys, with time, and by other processes.
+func (a *Authority) AwaitRevocationList(ctx context.Context, version uint64) {
+	tick := time.NewTicker(awaitPause)
+	defer tick.Stop()
+	for {
+		list, err := a.revoked.publish(ctx, false)
+		if err == nil && list.version != version {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // RevocationVersion is that of RevocationList.
 func (a *Authority) RevocationVersion() uint64 { return a.revoked.latest.Load().version }
 
@@ -195,8 +217,31 @@ func (s *revocations) make(ctx context.Context, e store.Entry, known map[string]
 	}
 	content.Version, content.Generated = state.Version, state.Generated
 	list.version, list.revision = state.Version, e.Revision
+	if err := mark(content, known); err != nil {
+		return nil, err
+	}
 	list.bytes, err = content.Marshal()
 	return list, err
+}
+
+// mark adds the markers of the list's version, for our CAs alone: others may count
+// their serials from 1. They are no part of what the list says, which is why they
+// come when its version is known.
+func mark(content *krl.List, known map[string]ssh.PublicKey) error {
+	for _, fp := range slices.Sorted(maps.Keys(known)) {
+		wire := known[fp].Marshal()
+		i := slices.IndexFunc(content.Certificates, func(c krl.Certificates) bool { return c.CA != nil && bytes.Equal(c.CA.Marshal(), wire) })
+		if i < 0 {
+			content.Certificates = append(content.Certificates, krl.Certificates{CA: known[fp]})
+			i = len(content.Certificates) - 1
+		}
+		serials, err := krl.NewSerials(append(slices.Clone(content.Certificates[i].Serials), MarkersUpTo(content.Version))...)
+		if err != nil {
+			return err
+		}
+		content.Certificates[i].Serials = serials
+	}
+	return nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"pgregory.net/rapid"
 
+	"sallyport/ca/krl"
 	"sallyport/identity/identitytest"
 	"sallyport/store"
 	"sallyport/store/audit"
@@ -126,8 +127,12 @@ func (m *memoryAudit) Record(_ context.Context, e audit.Event) error {
 
 // nodes are login nodes that each have some bundle.
 type nodes struct {
-	mu      sync.Mutex // guards bundles
+	mu      sync.Mutex // guards what follows
 	bundles map[string][]byte
+	revoked map[string]*krl.List // by node; none: it checks no list
+	asked   int
+	roots   map[string]bool        // nodes that let root in
+	saw     func(*ssh.Certificate) // if set, called for each login
 }
 
 func (n *nodes) Nodes() (list []Node) {
@@ -151,12 +156,27 @@ func (n *nodes) pull(address string, bundle []byte) {
 
 func (n *nodes) Probe(_ context.Context, node Node, login ProbeLogin) ProbeAnswer {
 	cert := login.Signer.PublicKey().(*ssh.Certificate)
+	n.mu.Lock()
+	n.asked++
+	if n.saw != nil {
+		n.saw(cert)
+	}
+	refused := login.User == "root" && !n.roots[node.Address]
+	n.mu.Unlock()
+	if refused {
+		return ProbeAnswer{Outcome: Refused, Detail: "PermitRootLogin no"}
+	}
 	checker := ssh.CertChecker{
 		IsUserAuthority:          func(key ssh.PublicKey) bool { return n.trusts(node.Address, key) },
 		SupportedCriticalOptions: []string{"force-command"},
 	}
 	if _, err := checker.Authenticate(probeConn(login.User), cert); err != nil {
 		return ProbeAnswer{Outcome: Refused, Detail: err.Error()}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if list, ok := n.revoked[node.Address]; ok && list.Revokes(cert) {
+		return ProbeAnswer{Outcome: Refused, Detail: "revoked"}
 	}
 	return ProbeAnswer{Outcome: Accepted}
 }

@@ -35,6 +35,8 @@ type RingStatus struct {
 	Generation  uint64    `json:"generation"`
 	Version     uint64    `json:"bundle_version"`
 	PublishedAt time.Time `json:"published_at"`
+	// RevocationVersion is that of the revocation list.
+	RevocationVersion uint64 `json:"revocation_version"`
 	// PullInterval is how long nodes take to fetch a bundle, in nanoseconds.
 	PullInterval time.Duration `json:"pull_interval"`
 	Keys         []KeyStatus   `json:"keys"`
@@ -86,7 +88,7 @@ func (a *Authority) RingStatus(ctx context.Context) (RingStatus, error) {
 func (a *Authority) statusOf(ctx context.Context, v *ringView) (RingStatus, error) {
 	s := RingStatus{
 		Generation: v.Generation, Version: v.Version, PublishedAt: v.PublishedAt,
-		PullInterval: a.rotation.PullInterval, Keys: v.status(),
+		RevocationVersion: a.RevocationVersion(), PullInterval: a.rotation.PullInterval, Keys: v.status(),
 	}
 	uses, err := a.ledgerUse(ctx)
 	if err != nil {
@@ -99,7 +101,7 @@ func (a *Authority) statusOf(ctx context.Context, v *ringView) (RingStatus, erro
 			k.DrainedAt = a.drainEnd(v.Keys[i], uses[k.Fingerprint])
 		}
 	}
-	if s.Nodes, err = a.nodes(ctx); err != nil {
+	if s.Nodes, err = a.Nodes(ctx); err != nil {
 		return s, err
 	}
 	s.Next, err = a.nextStep(ctx, v, s)
@@ -138,6 +140,9 @@ func (a *Authority) nextStep(ctx context.Context, v *ringView, s RingStatus) (Ne
 		n.Ready = true
 	case refused:
 		n.Reason, n.Remedy = refusal.Reason, refusal.Remedy
+		if n.At.Before(refusal.until) {
+			n.At = refusal.until
+		}
 	default:
 		return n, err
 	}

@@ -13,6 +13,8 @@ import (
 type StepError struct {
 	// Reason says what is in the way, Remedy what to do about it.
 	Reason, Remedy string
+	// until, if it is only a matter of time, is when the step can be tried again.
+	until time.Time
 }
 
 // Error returns reason and remedy.

@@ -52,6 +52,8 @@ func Rotate(ctx context.Context, ring Rotator, opt RotateOptions, report func(Pr
 		}
 		next := s.Next
 		switch {
+		case next.Step != "" && opt.Name != "" && !begun:
+			return refuseStep("finish it with --resume first, or abandon its key", "a rotation to another key is under way: its next step is %s %s", next.Step, next.Key)
 		case next.Step == "" && begun:
 			return nil
 		case next.Step == "":
@@ -98,7 +100,7 @@ func takeStep(ctx context.Context, ring Rotator, opt RotateOptions, s RingStatus
 	if !refused {
 		return err
 	}
-	next.Reason, next.Remedy = refusal.Reason, refusal.Remedy
+	next.Reason, next.Remedy, next.At = refusal.Reason, refusal.Remedy, refusal.until
 	report(Progress{Status: s, Wait: &next})
 	return sleep(ctx, min(maxPoll, s.PullInterval))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -124,6 +125,12 @@ func (a *Authority) Act(ctx context.Context, act Act) (RingStatus, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
+	if act.Step == StepCompromise {
+		// The key ends whether or not it can be asked for later.
+		if err := a.bidFarewell(ctx, v, next, c.index); err != nil {
+			a.logger.WarnContext(ctx, "a compromised key will not be probed", slog.String("key", c.key), slog.Any("error", err))
+		}
+	}
 	now, err := a.ring.write(ctx, next, v.revision)
 	if errors.Is(err, store.ErrConflict) {
 		err = errRingChanged

@@ -45,7 +45,11 @@ func (l *List) Marshal() ([]byte, error) {
 	w = binary.BigEndian.AppendUint64(w, 0) // flags
 	w = appendString(w, nil)                // reserved
 	w = appendString(w, []byte(l.Comment))
+	ranges := 0
 	for _, c := range l.Certificates {
+		if ranges += len(c.Serials); ranges > maxRanges {
+			return nil, fmt.Errorf("revocation list: more than %d ranges of serials", maxRanges)
+		}
 		body, err := c.marshal()
 		if err != nil {
 			return nil, fmt.Errorf("revocation list: %w", err)

@@ -51,7 +51,7 @@ func parse(data []byte) (*List, error) {
 	r.uint64() // flags
 	r.string() // reserved
 	l.Comment = r.text()
-	certificates := make(map[string]*revokedBy)
+	certificates, room := make(map[string]*revokedBy), maxRanges
 	var order []*revokedBy
 	for r.more() {
 		kind, body := r.byte(), r.section()
@@ -60,7 +60,7 @@ func parse(data []byte) (*List, error) {
 		}
 		switch kind {
 		case sectionCertificates:
-			order = l.certificates(&body, certificates, order)
+			order = l.certificates(&body, certificates, order, &room)
 		case sectionKeys:
 			for body.more() {
 				l.Keys = append(l.Keys, readKey(body.string()))
@@ -91,15 +91,21 @@ func parse(data []byte) (*List, error) {
 	return l, r.err
 }
 
+// maxRanges bounds those of all CAs in a list that is read: in a bitmap of two bytes
+// there may be eight, which take sixty times its memory. As many serials as this fill a
+// list of MaxBytes, unless they are dense, as random ones never are.
+const maxRanges = 1 << 20
+
 // revokedBy collects what several sections say about one CA.
 type revokedBy struct {
+	room   *int // ranges that the list may still have
 	ca     ssh.PublicKey
 	ranges []Range
 	keyIDs []string
 }
 
 // certificates reads a section about one CA. Sections of one CA are joined.
-func (l *List) certificates(r *reader, known map[string]*revokedBy, order []*revokedBy) []*revokedBy {
+func (l *List) certificates(r *reader, known map[string]*revokedBy, order []*revokedBy, room *int) []*revokedBy {
 	wire := r.string()
 	r.string() // reserved
 	if r.err != nil {
@@ -107,7 +113,7 @@ func (l *List) certificates(r *reader, known map[string]*revokedBy, order []*rev
 	}
 	c := known[string(wire)]
 	if c == nil {
-		c = &revokedBy{}
+		c = &revokedBy{room: room}
 		if len(wire) > 0 {
 			key, err := ssh.ParsePublicKey(wire)
 			if err != nil || !bytes.Equal(plain(key).Marshal(), wire) {
@@ -161,6 +167,10 @@ func (c *revokedBy) add(r *reader, first, last uint64) {
 	}
 	if n := len(c.ranges); n > 0 && c.ranges[n-1].Last == first-1 {
 		c.ranges[n-1].Last = last
+		return
+	}
+	if *c.room--; *c.room < 0 {
+		r.fail(fmt.Errorf("more than %d ranges of serials", maxRanges))
 		return
 	}
 	c.ranges = append(c.ranges, Range{first, last})
