@@ -119,7 +119,7 @@ func TestAFrozenPeerIsFoundByTheProbe(t *testing.T) {
 				if c.closed() {
 					t.Error("closed before the answer was due")
 				}
-				time.Sleep(time.Nanosecond) // probed at 45 s, no answer until 50 s
+				time.Sleep(100*time.Millisecond + 1) // probed at 45 s, no answer until 50 s and a moment
 				synctest.Wait()
 				if s := p.Stats(); !c.closed() || s.ProbesFailed != 1 || s.Open != 0 || s.Lost != 0 {
 					t.Errorf("closed: %t, stats = %+v", c.closed(), s)

@@ -23,6 +23,9 @@ type conn[K comparable, C Conn] struct {
 	retireAt time.Time // from when on there are no new leases
 	killAt   time.Time // when leases are cut off; zero means never
 
+	tending *time.Timer // looks after the connection
+	probing *time.Timer // nil: no probes
+
 	// Guarded by pool.mu.
 	state    connState
 	evicted  bool // its place among MaxConns is another's already
@@ -83,6 +86,11 @@ func (p *Pool[K, C]) drainLocked(c *conn[K, C]) {
 func (p *Pool[K, C]) shutLocked(c *conn[K, C]) {
 	p.leaveLocked(c, closing)
 	close(c.stop)
+	c.tending.Stop()
+	if c.probing != nil {
+		c.probing.Stop()
+	}
+	p.wg.Go(func() { p.finish(c) })
 }
 
 // expireLocked drains a connection at the end of its lifetime.
@@ -97,6 +105,13 @@ func (c *conn[K, C]) granted() {
 	c.open++
 	c.peak = max(c.peak, c.open)
 	c.pool.mu.Unlock()
+}
+
+// serves says whether c takes new leases.
+func (c *conn[K, C]) serves() bool {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.state == serving && time.Now().Before(c.retireAt)
 }
 
 // end ends one lease of c.

@@ -79,7 +79,13 @@ func (p *Pool[K, C]) pumpLocked(now time.Time) {
 			if !ok {
 				return
 			}
-			p.startLocked(e, victim)
+			// The victim can be the connection that was to be renewed: then nobody wants
+			// the dial any more.
+			if p.wantsLocked(e, now) {
+				p.startLocked(e, victim)
+			} else {
+				p.leavePlaceLocked(victim)
+			}
 		}
 		g.queue.remove(&e.link)
 		p.ready.remove(&g.link)
@@ -232,7 +238,7 @@ func (p *Pool[K, C]) standLocked(d *dialing[K, C], made Dialed[C], now time.Time
 		p.stats.Renewed++
 		p.drainLocked(d.replaces)
 	}
-	p.wg.Go(func() { p.keep(c) })
+	p.keepLocked(c, now)
 }
 
 // cool lets some time pass before e may dial again.

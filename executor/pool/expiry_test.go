@@ -333,3 +333,24 @@ func TestALostConnectionNeedsNoRenewalAnyMore(t *testing.T) {
 		}
 	})
 }
+
+// TestTheOnlyPlaceIsNotTakenFromWhomItRenews: the renewal of the only connection that
+// there may be finds room when that falls idle, and no one to renew for then.
+func TestTheOnlyPlaceIsNotTakenFromWhomItRenews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.lifetime = 5 * time.Minute
+		p := newPool(t, config{LifetimeJitter: 1, MaxConns: 1, IdleTimeout: time.Hour})
+		reserve(t, p, "a", n).Release()
+		time.Sleep(4*time.Minute + 45*time.Second)
+		reserve(t, p, "a", n).Release() // asks for a renewal, for which there is no place
+		time.Sleep(time.Second)
+		if err := p.Check(); err != nil {
+			t.Error(err)
+		}
+		reserve(t, p, "a", n).Release()
+		if err := p.Check(); err != nil || n.dials() != 2 {
+			t.Errorf("%d dials, %v", n.dials(), err)
+		}
+	})
+}

@@ -8,22 +8,24 @@ import (
 	"time"
 )
 
-// keep looks after c for as long as it lives, and closes it.
-func (p *Pool[K, C]) keep(c *conn[K, C]) {
-	p.wg.Go(func() { p.lost(c, c.raw.Wait()) })
+// keepLocked looks after c until it is shut. It has timers and no goroutine: there
+// are many connections, most of them are idle, and a stack costs more than all that
+// the pool knows of a connection.
+func (p *Pool[K, C]) keepLocked(c *conn[K, C], now time.Time) {
+	c.tending = time.AfterFunc(p.dueLocked(c, now).Sub(now), func() { p.tend(c) })
 	if p.cfg.Probe != nil {
-		p.wg.Go(func() { p.probe(c) })
+		c.probing = time.AfterFunc(p.cfg.ProbeInterval, func() { p.probe(c) })
 	}
-	timer := time.NewTimer(p.tend(c))
-	defer timer.Stop()
-	for open := true; open; {
-		select {
-		case <-timer.C:
-			timer.Reset(p.tend(c))
-		case <-c.stop:
-			open = false
-		}
+	lost := func() { p.lost(c, c.raw.Wait()) }
+	if tells, ok := any(c.raw).(interface{ AfterEnd(func()) }); ok {
+		tells.AfterEnd(lost)
+	} else {
+		p.wg.Go(lost)
 	}
+}
+
+// finish closes c, whose state is closing.
+func (p *Pool[K, C]) finish(c *conn[K, C]) {
 	if err := c.raw.Close(); err != nil {
 		p.cfg.Logger.Debug("close of a connection failed",
 			slog.String("group", c.entry.group.name), slog.Any("error", err))
@@ -41,11 +43,14 @@ func (p *Pool[K, C]) keep(c *conn[K, C]) {
 	p.reviewLocked(e, time.Now())
 }
 
-// tend does what is due for c and returns when to look again.
-func (p *Pool[K, C]) tend(c *conn[K, C]) time.Duration {
+// tend does what is due for c, and looks again when something else is.
+func (p *Pool[K, C]) tend(c *conn[K, C]) {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.state == closing {
+		return
+	}
 	if c.state == serving && !now.Before(c.retireAt) {
 		p.expireLocked(c)
 	}
@@ -60,7 +65,13 @@ func (p *Pool[K, C]) tend(c *conn[K, C]) time.Duration {
 		p.shutLocked(c)
 	}
 	p.reviewLocked(c.entry, now)
+	if c.state != closing {
+		c.tending.Reset(p.dueLocked(c, now).Sub(now))
+	}
+}
 
+// dueLocked is when to look at c again.
+func (p *Pool[K, C]) dueLocked(c *conn[K, C], now time.Time) time.Time {
 	next := now.Add(p.cfg.IdleTimeout)
 	if c.idle.in {
 		next = c.idleAt.Add(p.cfg.IdleTimeout)
@@ -71,7 +82,7 @@ func (p *Pool[K, C]) tend(c *conn[K, C]) time.Duration {
 	if !c.killAt.IsZero() && c.killAt.Before(next) {
 		next = c.killAt
 	}
-	return next.Sub(now)
+	return next
 }
 
 // end closes c and counts it in reason, a field of stats, unless c is being closed
@@ -96,25 +107,28 @@ func (p *Pool[K, C]) lost(c *conn[K, C], err error) {
 	}
 }
 
-// probe asks the peer of c for a sign of life until there is none.
+// probe asks the peer of c for a sign of life, and again after an interval.
 func (p *Pool[K, C]) probe(c *conn[K, C]) {
-	timer := time.NewTimer(p.cfg.ProbeInterval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-timer.C:
-		}
-		if err := p.probeOnce(c); err != nil {
-			p.frozen(c, err)
-			return
-		}
-		timer.Reset(p.cfg.ProbeInterval)
+	p.mu.Lock()
+	if c.state == closing {
+		p.mu.Unlock()
+		return
+	}
+	p.wg.Add(1) // Close shuts c before it waits
+	p.mu.Unlock()
+	defer p.wg.Done()
+	if err := p.probeOnce(c); err != nil {
+		p.frozen(c, err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.state != closing {
+		c.probing.Reset(p.cfg.ProbeInterval)
 	}
 }
 
-// probeOnce does not rely on Probe to heed its context: closing the connection
+// probeOnce asks the peer of c for a sign of life. It does not rely on Probe to heed its context: closing the connection
 // will make it return.
 func (p *Pool[K, C]) probeOnce(c *conn[K, C]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ProbeTimeout)
@@ -125,6 +139,16 @@ func (p *Pool[K, C]) probeOnce(c *conn[K, C]) error {
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
+	case <-c.stop:
+		return nil
+	}
+	const grace = 100 * time.Millisecond // for a Probe that heeds its context to judge
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-timer.C:
 		return fmt.Errorf("no answer within %s", p.cfg.ProbeTimeout)
 	case <-c.stop:
 		return nil

@@ -15,6 +15,7 @@ type Lease[C Conn] struct {
 // owner is the connection of a lease, without its key type.
 type owner interface {
 	granted()
+	serves() bool
 	end(how ending, granted bool, limit int)
 }
 
@@ -41,6 +42,10 @@ func newLease[K comparable, C Conn](c *conn[K, C], limit int) *Lease[C] {
 // Conn returns the connection. It may be closed under the lease at any time, and
 // must not be used after the lease has ended.
 func (l *Lease[C]) Conn() C { return l.conn }
+
+// Serving says whether the connection takes new leases: whoever keeps a session for
+// later use should end it when that is over.
+func (l *Lease[C]) Serving() bool { return l.owner.serves() }
 
 // Granted tells the pool that the node has granted the session. It is optional:
 // it lets Full tell sessions that are open from those still being opened.

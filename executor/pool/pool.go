@@ -43,7 +43,9 @@ type Conn interface {
 	// Close closes the connection with all its sessions. It may be called when
 	// the connection is already broken, and it makes Wait return.
 	Close() error
-	// Wait blocks until the connection is closed, by whichever side.
+	// Wait blocks until the connection is closed, by whichever side. A connection
+	// with a method AfterEnd(func()), which has the function called then, is spared
+	// a goroutine that waits.
 	Wait() error
 }
 
@@ -133,6 +135,36 @@ func (p *Pool[K, C]) Reserve(ctx context.Context, key K, dial Dial[C]) (*Lease[C
 		return nil, err
 	}
 	return p.await(w, now)
+}
+
+// TryReserve is Reserve for who does not want to wait: it returns a lease if a
+// connection of the key has room now and nobody waits for it, and dials nothing.
+// dial is for a successor, should the connection be about to expire.
+func (p *Pool[K, C]) TryReserve(ctx context.Context, key K, dial Dial[C]) (*Lease[C], bool) {
+	if ctx.Err() != nil || dial == nil {
+		return nil, false
+	}
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.keys[key]
+	if p.closed || e == nil || e.waiters.n > 0 {
+		return nil, false
+	}
+	c, limit := p.pickLocked(e, now)
+	if c == nil {
+		return nil, false
+	}
+	p.grantLocked(c, now, ctx, dial)
+	return newLease(c, limit), true
+}
+
+// Has says whether the key has a connection that takes sessions, be there room or not.
+func (p *Pool[K, C]) Has(key K) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.keys[key]
+	return e != nil && e.serving > 0
 }
 
 // CloseWhere closes the connections of all keys that match, at once and under

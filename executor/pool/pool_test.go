@@ -302,3 +302,29 @@ func TestConfigReportsEveryMistakeAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestALeaseKnowsWhetherItsConnectionServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		p := newPool(t, config{MaxLifetime: time.Hour, LifetimeJitter: 1, RenewBefore: 1})
+		l, other := reserve(t, p, "a", n), reserve(t, p, "a", n)
+		if !l.Serving() {
+			t.Error("a fresh connection does not serve")
+		}
+		other.Discard()
+		if l.Serving() {
+			t.Error("a discarded connection serves")
+		}
+		l.Release()
+		l = reserve(t, p, "a", n)
+		defer l.Release()
+		time.Sleep(time.Hour - time.Second)
+		if !l.Serving() {
+			t.Error("does not serve before the end of its lifetime")
+		}
+		time.Sleep(time.Second)
+		if l.Serving() {
+			t.Error("serves after the end of its lifetime")
+		}
+	})
+}

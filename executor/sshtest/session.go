@@ -8,7 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A Session is one command to run, as [Config.Exec] gets it.
+// A Session is one command or subsystem to run, as [Config.Exec] gets it.
 type Session struct {
 	// Login says who runs it.
 	Login Login
@@ -71,7 +71,20 @@ func (c *connection) session(ctx context.Context, channel ssh.Channel, requests 
 				continue
 			}
 			wg.Go(func() {
-				c.exec(ctx, channel, line.Command, forced, signals)
+				c.exec(ctx, channel, c.server.cfg.Exec, line.Command, forced, signals)
+				give()
+				_ = channel.Close()
+			})
+		case r.Type == "subsystem" && !started && c.server.cfg.Subsystem != nil:
+			started = true
+			_ = r.Reply(true, nil)
+			var subsystem struct{ Name string }
+			if ssh.Unmarshal(r.Payload, &subsystem) != nil {
+				_ = channel.Close()
+				continue
+			}
+			wg.Go(func() {
+				c.exec(ctx, channel, c.server.cfg.Subsystem, subsystem.Name, "", signals)
 				give()
 				_ = channel.Close()
 			})
@@ -85,14 +98,14 @@ func (c *connection) session(ctx context.Context, channel ssh.Channel, requests 
 			}
 			_ = r.Reply(true, nil)
 		default:
-			_ = r.Reply(false, nil) // env, pty-req, shell, subsystem, …
+			_ = r.Reply(false, nil) // env, pty-req, shell, …
 		}
 	}
 	cancel() // the channel is closed
 	wg.Wait()
 }
 
-func (c *connection) exec(ctx context.Context, channel ssh.Channel, command, forced string, signals <-chan string) {
+func (c *connection) exec(ctx context.Context, channel ssh.Channel, run func(context.Context, *Session) Exit, command, forced string, signals <-chan string) {
 	c.server.noteExec(1)
 	defer c.server.noteExec(-1)
 	var once sync.Once
@@ -109,7 +122,7 @@ func (c *connection) exec(ctx context.Context, channel ssh.Channel, command, for
 	if forced != "" {
 		s.Command, s.Original = forced, command
 	}
-	exit := c.server.cfg.Exec(ctx, s)
+	exit := run(ctx, s)
 	_ = channel.CloseWrite()
 	switch {
 	case exit.Missing:

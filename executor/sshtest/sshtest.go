@@ -9,8 +9,8 @@
 // same message as sshd. Faults are switches: [Server.Freeze] makes every
 // connection hang as a stopped peer does, [Server.Cut] breaks them.
 //
-// It is not a replacement for sshd: there are no accounts of its own, no PTY, no
-// subsystems, and what a command does is up to the Exec function.
+// It is not a replacement for sshd: there are no accounts of its own, no PTY, and
+// what a command or a subsystem does is up to a function.
 package sshtest
 
 import (
@@ -47,6 +47,9 @@ type Config struct {
 	// client closes the channel or the connection is gone. Nil refuses every
 	// command.
 	Exec func(ctx context.Context, s *Session) Exit
+	// Subsystem is Exec for a subsystem, whose name is the Session's Command. Nil
+	// refuses every subsystem.
+	Subsystem func(ctx context.Context, s *Session) Exit
 	// NoExecReply runs commands without ever answering the exec request, as no
 	// honest server does.
 	NoExecReply bool
