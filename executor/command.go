@@ -25,6 +25,9 @@ type Command struct {
 	// relative path begins too. A leading "~" is refused. If the directory cannot
 	// be entered, the exit code is 126.
 	Workdir string
+	// Own says that Sallyport itself built the command: it says nothing at the start
+	// of a login that anybody would miss. See System.Sessions.
+	Own bool
 	// Timeout ends the command (TERM, grace, KILL); 0 means the system's
 	// default, and more than the system's maximum is refused. It counts from when
 	// the command was sent: the wait for a session is not in it.

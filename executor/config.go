@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,10 @@ type Config struct {
 	// AuditCommands puts the text of commands into the audit log. Off, the log has
 	// their SHA-256 and length: a command line may hold secrets.
 	AuditCommands bool
+	// AuditChangesOnly leaves out of the audit log which files are read and which
+	// directories listed. Changes are always recorded before they are made, and
+	// attributes of files (stat) never.
+	AuditChangesOnly bool
 	// MaxOutput bounds each of both streams that is collected in a Result, in
 	// bytes: what a command gets that asks for nothing, and the most that it can
 	// ask for. Default: 4 MiB.
@@ -95,6 +100,15 @@ type System struct {
 	MaxSessions int
 	// MaxConnections bounds the connections of one caller to one node. Default: 4.
 	MaxConnections int
+	// MaxStarts fixes how many commands may be starting on one node at the same time;
+	// those that run longer than a moment do not count. 0: found by measuring how
+	// long starts take.
+	MaxStarts int
+	// Sessions says which commands share warm sessions. Default: SessionsMixed.
+	Sessions Sessions
+	// WarmAfter is how many commands of a caller, with no pause of 10 s between them,
+	// have sessions of their own before a warm one is begun for him. 0: none.
+	WarmAfter int
 	// MaxHandshakes bounds the logins under way at one node; it should be below the
 	// first number of the nodes' MaxStartups. Default: 8.
 	MaxHandshakes int
@@ -129,6 +143,7 @@ func (s System) withDefaults(credentials CredentialProvider) System {
 	setDefault(&s.MaxSessions, 10)
 	setDefault(&s.MaxConnections, 4)
 	setDefault(&s.MaxHandshakes, 8)
+	s.Sessions = cmp.Or(s.Sessions, SessionsMixed)
 	setDefault(&s.ConnectTimeout, 15*time.Second)
 	setDefault(&s.MaxTimeout, time.Hour)
 	setDefault(&s.DefaultTimeout, min(5*time.Minute, s.MaxTimeout))
@@ -201,8 +216,11 @@ func (s System) validate() error {
 			refuse("jump host: %w", err)
 		}
 	}
-	if min(s.MaxSessions, s.MaxConnections, s.MaxHandshakes) < 0 {
-		refuse("max sessions %d, connections %d or handshakes %d is negative", s.MaxSessions, s.MaxConnections, s.MaxHandshakes)
+	if min(s.MaxSessions, s.MaxConnections, s.MaxHandshakes, s.MaxStarts, s.WarmAfter) < 0 {
+		refuse("max sessions %d, connections %d, handshakes %d, starts %d or warm after %d is negative", s.MaxSessions, s.MaxConnections, s.MaxHandshakes, s.MaxStarts, s.WarmAfter)
+	}
+	if !slices.Contains([]Sessions{SessionsMixed, SessionsIsolated, SessionsWarm}, s.Sessions) {
+		refuse("sessions %q is none of %q, %q and %q", s.Sessions, SessionsMixed, SessionsIsolated, SessionsWarm)
 	}
 	if min(s.ConnectTimeout, s.DefaultTimeout, s.MaxTimeout, s.Grace) < 0 {
 		refuse("a timeout is negative")

@@ -55,10 +55,20 @@ func TestChannelThatOpensTooLateIsClosedAgain(t *testing.T) {
 		if _, err := s.run("true"); err != nil || s.dials(node1) != 1 {
 			t.Errorf("%d dials, %v", s.dials(node1), err)
 		}
-		if n := len(s.audit.of(audit.ExecStart)); n != 2 {
-			t.Errorf("%d starts", n)
+		if n := len(s.audit.of(audit.ExecStart)); n != 3 || s.withdrawn() != 1 {
+			t.Errorf("%d starts, %d withdrawn", n, s.withdrawn())
 		}
 	})
+}
+
+// withdrawn counts starts on record that came to nothing, for want of a session.
+func (s *site) withdrawn() (n int) {
+	for _, e := range s.audit.of(audit.ExecEnd) {
+		if e.Reason == "no session" && e.Outcome == audit.Failure {
+			n++
+		}
+	}
+	return n
 }
 
 // TestNodeThatFreezesAtTheStart stops the node after the channel was opened, so
@@ -72,6 +82,7 @@ func TestNodeThatFreezesAtTheStart(t *testing.T) {
 				s := newSite(t, func(_ *site, cfg *executor.Config, _ map[string]*sshtest.Config) { cfg.Pool.ProbeInterval = time.Hour })
 				s.audit.refuse = func(e audit.Event) error {
 					if e.Action == audit.ExecStart {
+						time.Sleep(time.Second) // the session is opened meanwhile
 						s.nodes[node1].Freeze()
 					}
 					return nil

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/executor/circuit"
 	"sallyport/executor/pool"
 	"sallyport/identity"
 )
@@ -25,17 +27,82 @@ type connection struct {
 	// certificates are that of the login on the node, and of the one on the jump
 	// host; none for plain keys.
 	certificates []*ssh.Certificate
+	ended        context.Context
+	heard        *atomic.Uint64 // bytes that came from the node
+	asking       atomic.Bool    // for a sign of life
+}
+
+// A listener is a transport that counts what comes.
+type listener struct {
+	net.Conn
+	heard atomic.Uint64
+}
+
+func (l *listener) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.heard.Add(uint64(n)) //nolint:gosec // not negative
+	return n, err
+}
+
+// AfterEnd has f called, in a goroutine of its own, when the connection has ended
+// (see [pool.Conn]).
+func (c *connection) AfterEnd(f func()) { context.AfterFunc(c.ended, f) }
+
+// newClient is ssh.NewClient with one goroutine instead of three for what a node may
+// ask of us, all of which is refused. The goroutine ends with the connection.
+func newClient(conn ssh.Conn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) (c *ssh.Client, ended context.Context) {
+	ended, end := context.WithCancel(context.Background())
+	go func() {
+		defer end()
+		for channels != nil || requests != nil {
+			select {
+			case r, ok := <-requests:
+				if !ok {
+					requests = nil
+					continue
+				}
+				_ = r.Reply(false, nil) // fails when the connection does
+			case n, ok := <-channels:
+				if !ok {
+					channels = nil
+					continue
+				}
+				_ = n.Reject(ssh.UnknownChannelType, "nodes open no channels")
+			}
+		}
+	}()
+	return &ssh.Client{Conn: conn}, ended
 }
 
 // unreachableError marks a failure after which another node is worth a try.
-type unreachableError struct{ error }
+type unreachableError struct {
+	error
+	after time.Duration // when it makes sense to try the same one again; 0: not known
+	// personal says that the node answered until it was asked about this caller: that
+	// he cannot get in says nothing about others.
+	personal bool
+	// dropped says that the node took the connection and let it go before it showed its
+	// host key.
+	dropped bool
+}
 
 func (e unreachableError) Unwrap() error { return e.error }
 
 // unreachable keeps only the text of err: a deadline that passed here is not one
 // of the caller's.
 func unreachable(node string, err error) error {
-	return unreachableError{fmt.Errorf("%w: %s: %v", ErrUnavailable, node, err)} //nolint:errorlint // see above
+	u := unreachableError{error: fmt.Errorf("%w: %s: %v", ErrUnavailable, node, err)} //nolint:errorlint // see above
+	if open, ok := errors.AsType[*circuit.OpenError](err); ok {
+		u.after = open.After
+	}
+	return u
+}
+
+// unreachableFor is unreachable for everybody, or for the caller alone.
+func unreachableFor(caller bool, node string, err error) error {
+	u, _ := errors.AsType[unreachableError](unreachable(node, err))
+	u.personal = caller
+	return u
 }
 
 // tcp is the default of Config.Dial. The kernel's keepalive notices a vanished
@@ -55,7 +122,7 @@ func (e *Executor) dialer(s *system, caller identity.Identity, node string) pool
 		if err := s.refused.last(key); err != nil {
 			return pool.Dialed[*connection]{}, err
 		}
-		dialed, err := e.connect(ctx, s, caller, node)
+		dialed, err := e.attempt(ctx, s, caller, node)
 		if errors.Is(err, ErrLoginRefused) {
 			// Asking again at once would count against this address at the node
 			// (PerSourcePenalties, sshd_config(5)).
@@ -84,10 +151,12 @@ func (e *Executor) connect(ctx context.Context, s *system, caller identity.Ident
 	}
 	through, err := jump.Conn.DialContext(ctx, "tcp", node)
 	if err != nil {
-		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok && refusal.Reason == ssh.Prohibited {
+		refusal, ok := errors.AsType[*ssh.OpenChannelError](err)
+		prohibited := ok && refusal.Reason == ssh.Prohibited
+		if prohibited {
 			err = fmt.Errorf("jump host %s allows no forwarding, by its AllowTcpForwarding or for want of permit-port-forwarding in the certificate: %w", s.Jump, err)
 		}
-		return pool.Dialed[*connection]{}, unreachable(node, errors.Join(err, jump.Conn.Close()))
+		return pool.Dialed[*connection]{}, unreachableFor(prohibited, node, errors.Join(err, jump.Conn.Close()))
 	}
 	dialed, err := e.login(ctx, s, caller, node, &tunnel{Conn: through, jump: jump.Conn})
 	if err != nil {
@@ -132,14 +201,15 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 		e.auditHostRefused(ctx, s, caller, node, err)
 		return d, err
 	}
-	client, err := handshake(ctx, raw, node, credential, trust, e.algorithms)
+	counted := &listener{Conn: raw}
+	client, ended, err := handshake(ctx, counted, node, credential, trust, e.algorithms)
 	if err != nil {
 		if hostKey, ok := errors.AsType[*hostKeyError](err); ok {
 			e.auditHostRefused(ctx, s, caller, node, hostKey)
 		}
 		return d, err
 	}
-	c := &connection{Client: client, node: node, user: credential.User}
+	c := &connection{Client: client, node: node, user: credential.User, ended: ended, heard: &counted.heard}
 	if credential.Certificate != nil {
 		c.serial = credential.Certificate.Serial
 		c.certificates = []*ssh.Certificate{credential.Certificate}
@@ -150,7 +220,7 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 // handshake logs in on node. x/crypto has no context and its timeout ends with the
 // TCP connect, so closing raw is what bounds it. The error is a *hostKeyError, or
 // wraps ErrLoginRefused, or is that of an unreachable node.
-func handshake(ctx context.Context, raw net.Conn, node string, credential Credential, trust hostTrust, algorithms ssh.Config) (*ssh.Client, error) {
+func handshake(ctx context.Context, raw net.Conn, node string, credential Credential, trust hostTrust, algorithms ssh.Config) (client *ssh.Client, ended context.Context, err error) {
 	var (
 		authenticating bool
 		hostKey        *hostKeyError
@@ -176,16 +246,20 @@ func handshake(ctx context.Context, raw net.Conn, node string, credential Creden
 	inTime := giveUp()
 	switch {
 	case hostKey != nil:
-		return nil, hostKey
+		return nil, nil, hostKey
 	case err == nil && inTime:
-		return ssh.NewClient(conn, channels, requests), nil
+		client, ended = newClient(conn, channels, requests)
+		return client, ended, nil
 	case !inTime:
-		return nil, unreachable(node, fmt.Errorf("no login within %v: %w", time.Since(started).Round(time.Millisecond), err))
+		return nil, nil, unreachableFor(authenticating, node, fmt.Errorf("no login within %v: %w", time.Since(started).Round(time.Millisecond), err))
 	case authenticating && !connectionLost(err):
-		return nil, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
-	default:
-		return nil, unreachable(node, err)
+		return nil, nil, fmt.Errorf("%w: %s as %q: %w", ErrLoginRefused, node, credential.User, err)
+	case authenticating:
+		return nil, nil, unreachableFor(true, node, err)
 	}
+	dropped, _ := errors.AsType[unreachableError](unreachable(node, err))
+	dropped.dropped = connectionLost(err)
+	return nil, nil, dropped
 }
 
 // connectionLost tells a broken connection from an answer that we do not like.
@@ -239,18 +313,26 @@ func (c Credential) check(now time.Time) error {
 }
 
 // probe asks a connection for a sign of life. x/crypto cannot give up such a
-// request; its goroutine ends when the pool closes the connection.
+// request; its goroutine ends when the pool closes the connection. Whatever comes
+// meanwhile is one too: on a slow line the answer stands behind megabytes of output.
 func (e *Executor) probe(ctx context.Context, c *connection) error {
+	before := c.heard.Load()
 	answered := make(chan error, 1)
-	e.background.Go(func() {
-		// sshd answers that it does not know the request, which is an answer.
-		_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
-		answered <- err
-	})
+	if c.asking.CompareAndSwap(false, true) { // else the last answer is still on its way
+		e.background.Go(func() {
+			// sshd answers that it does not know the request, which is an answer.
+			_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
+			c.asking.Store(false)
+			answered <- err
+		})
+	}
 	select {
 	case err := <-answered:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		if c.heard.Load() != before {
+			return nil
+		}
+		return fmt.Errorf("no sign of life: %w", context.Cause(ctx))
 	}
 }

@@ -38,6 +38,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/executor/admission"
+	"sallyport/executor/circuit"
 	"sallyport/executor/pool"
 	"sallyport/identity"
 	"sallyport/store/audit"
@@ -51,6 +53,9 @@ var (
 	// ErrBusy says that no session became free in time; the command was not
 	// started. HTTP: 503 with Retry-After.
 	ErrBusy = errors.New("no session became free in time")
+	// ErrCallerBusy says that the caller himself has too many commands waiting; this
+	// one was not started. HTTP: 429 with Retry-After.
+	ErrCallerBusy = errors.New("too many commands of the caller wait")
 	// ErrUnavailable says that no login node of the system could be reached; the
 	// command was not started. HTTP: 503.
 	ErrUnavailable = errors.New("no login node could be reached")
@@ -108,6 +113,7 @@ type Node struct {
 type Executor struct {
 	audit         audit.Recorder
 	auditCommands bool
+	auditReads    bool
 	maxOutput     int64
 	dial          func(ctx context.Context, address string) (net.Conn, error)
 	log           *slog.Logger
@@ -115,6 +121,8 @@ type Executor struct {
 	names         []string // of systems, in the order of the configuration
 	systems       map[string]*system
 	buffers       buffers
+	fileStats     fileStats
+	sessionStats  sessionStats
 
 	// running ends when commands that run must be ended.
 	running context.Context
@@ -139,6 +147,7 @@ func New(cfg Config) (*Executor, error) {
 	e := &Executor{
 		audit:         cfg.Audit,
 		auditCommands: cfg.AuditCommands,
+		auditReads:    !cfg.AuditChangesOnly,
 		maxOutput:     cmp.Or(cfg.MaxOutput, 4<<20),
 		dial:          cfg.Dial,
 		log:           cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
@@ -191,24 +200,37 @@ func (e *Executor) warnOfUnknownHosts(s *system) {
 // Stats is a snapshot of what an executor does.
 type Stats struct {
 	// Running counts calls of Run under way, those that wait for a session
-	// included.
+	// included, and Files that are not closed.
 	Running int
+	// Files are the file operations of all systems.
+	Files FileStats
+	// Sessions are the warm sessions of all systems.
+	Sessions SessionStats
 	// Pools are the connections of each system, by its name.
 	Pools map[string]pool.Stats
+	// Nodes are the queues before each login node, by system and address.
+	Nodes map[string]map[string]admission.Stats
+	// Circuits say which login nodes can be reached, by system and address.
+	Circuits map[string]map[string]circuit.State
 }
 
 // Stats returns a snapshot.
 func (e *Executor) Stats() Stats {
 	e.mu.Lock()
-	stats := Stats{Running: e.active, Pools: make(map[string]pool.Stats)}
+	stats := Stats{Running: e.active, Files: e.fileStats.snapshot(), Sessions: e.sessionStats.snapshot(), Pools: make(map[string]pool.Stats)}
 	e.mu.Unlock()
+	stats.Nodes, stats.Circuits = make(map[string]map[string]admission.Stats), make(map[string]map[string]circuit.State)
 	for name, s := range e.systems {
+		stats.Nodes[name], stats.Circuits[name] = make(map[string]admission.Stats), make(map[string]circuit.State)
+		for node, gate := range s.gates {
+			stats.Nodes[name][node], stats.Circuits[name][node] = gate.Stats(), s.circuits[node].State()
+		}
 		stats.Pools[name] = s.pool.Stats()
 	}
 	return stats
 }
 
-// enter counts a Run, unless the executor is closed. The function that it returns
+// enter counts a Run, or Files, unless the executor is closed. The function that it returns
 // ends the count.
 func (e *Executor) enter() (leave func(), err error) {
 	e.mu.Lock()
@@ -226,9 +248,9 @@ func (e *Executor) enter() (leave func(), err error) {
 	}, nil
 }
 
-// Close refuses further commands and waits for those that run. When ctx ends
-// they are terminated as if their time were over, and Close returns ctx's error
-// after that. At the end every connection is closed and no goroutine is left,
+// Close refuses further commands and Files, and waits for those that run and are not
+// closed. When ctx ends commands are terminated as if their time were over, calls of
+// Files return ErrClosed, and Close returns ctx's error after that. At the end every connection is closed and no goroutine is left,
 // except one that still reads a command's Stdin.
 func (e *Executor) Close(ctx context.Context) error {
 	e.mu.Lock()

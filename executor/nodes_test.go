@@ -77,6 +77,10 @@ func TestUnreachableNodeIsPassedOver(t *testing.T) {
 		}
 		s.nodes[home] = server
 		time.Sleep(16 * time.Second)
+		if r, err := s.run("true"); err != nil || r.Node != away {
+			t.Errorf("left the node with a connection for %q, %v", r.Node, err)
+		}
+		time.Sleep(3 * time.Minute) // the connection goes idle
 		if r, err := s.run("true"); err != nil || r.Node != home {
 			t.Errorf("ran on %q after it was back, %v", r.Node, err)
 		}
@@ -119,8 +123,8 @@ func TestConnectionThatDiesAtTheOpeningIsReplacedOnce(t *testing.T) {
 		if err := <-result; err != nil {
 			t.Error(err)
 		}
-		if n := len(s.audit.of(audit.ExecStart)); n != 2 || s.dials(node1) != 2 {
-			t.Errorf("%d starts, %d dials", n, s.dials(node1))
+		if n := len(s.audit.of(audit.ExecStart)); n != 3 || s.withdrawn() != 1 || s.dials(node1) != 2 {
+			t.Errorf("%d starts, %d withdrawn, %d dials", n, s.withdrawn(), s.dials(node1))
 		}
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sallyport/executor/warm"
 )
 
 // Limits of a Command, in bytes unless said otherwise.
@@ -47,8 +49,9 @@ func complain(field, format string, args ...any) error {
 type prepared struct {
 	// text is the command itself: Line, or Argv quoted.
 	text string
-	// line is the exec request.
-	line string
+	// line is the exec request, shared what a warm session starts instead.
+	line   string
+	shared warm.Command
 	// stdin is what the command line reads: the environment, then the input.
 	stdin io.Reader
 	// input is the part of stdin that the caller gave; nil if there was none.
@@ -100,10 +103,26 @@ func (s *system) prepare(c Command, maxOutput int64) (prepared, error) {
 		p.stdin = io.MultiReader(p.stdin, p.input)
 	}
 	p.line = readEnvironment(len(assignments)) + directory + p.text
+	p.shared = shared(c, directory)
 	if len(p.line) > MaxCommandLine {
 		return prepared{}, complain(commandField(c), "has %d bytes with quotes and workdir, at most %d are possible", len(p.line), MaxCommandLine)
 	}
 	return p, nil
+}
+
+// shared is a command as a warm session starts it. A line is given to the login shell
+// with its directory, as in a session of its own; a program needs no shell.
+func shared(c Command, directory string) warm.Command {
+	w := warm.Command{Argv: c.Argv, Input: c.Stdin != nil}
+	if c.Line != "" {
+		w.Line = directory + c.Line
+	} else {
+		w.Directory = c.Workdir
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
+		w.Env = append(w.Env, name+"="+c.Env[name])
+	}
+	return w
 }
 
 func commandField(c Command) string {

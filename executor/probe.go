@@ -97,7 +97,7 @@ func (p Probe) login(ctx context.Context, raw net.Conn, node string, signer ssh.
 	trust, err := loadHostTrust(p.KnownHosts, node)
 	if err == nil {
 		var client *ssh.Client
-		if client, err = handshake(ctx, raw, node, Credential{User: p.User, Signer: signer}, trust, algorithms()); err == nil {
+		if client, _, err = handshake(ctx, raw, node, Credential{User: p.User, Signer: signer}, trust, algorithms()); err == nil {
 			return client, nil
 		}
 	}

@@ -25,6 +25,9 @@ func event(action audit.Action, outcome audit.Outcome, caller identity.Identity,
 	}
 }
 
+// startOnly are the details that only the record of a start has.
+var startOnly = [...]string{"command", "workdir", "env_names", "env_sha256"} //nolint:gochecknoglobals // a constant
+
 // startEvent describes a command that is about to start.
 func (e *Executor) startEvent(caller identity.Identity, start Start, prep prepared) audit.Event {
 	ev := event(audit.ExecStart, audit.Unknown, caller, start.System, start.Node)
@@ -70,14 +73,15 @@ func describeEnvironment(env map[string]string) (names, digest string) {
 	return names, hex.EncodeToString(sum.Sum(nil))
 }
 
-// auditEnd records how a command ended. The act is done, so an error can only be
-// logged; the next start will be refused while the audit log is not writable.
+// auditEnd records how a command ended, soon: the caller has the answer while the
+// disk is at work, and Close waits for it. A crash in that moment loses the end of a
+// command whose start is on record. The act is done, so an error can only be logged; the next start will be refused while the audit log is not writable.
 func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p *process, why error) {
 	ev := start
 	ev.Action = audit.ExecEnd
 	ev.Detail = maps.Clone(start.Detail)
-	for _, once := range []string{"command", "workdir", "env_names", "env_sha256"} {
-		delete(ev.Detail, once) // the start has them
+	for _, once := range startOnly {
+		delete(ev.Detail, once)
 	}
 	ev.Detail["duration_ms"] = strconv.FormatInt(r.Duration.Milliseconds(), 10)
 	ev.Detail["stdout_bytes"] = strconv.FormatInt(p.stdout.total, 10)
@@ -85,6 +89,9 @@ func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p 
 	if p.input != nil {
 		size, digest := p.input.taken()
 		ev.Detail["stdin_bytes"], ev.Detail["stdin_sha256"] = strconv.FormatInt(size, 10), digest
+	}
+	if p.job != nil {
+		ev.Detail["session"] = "warm"
 	}
 	ev.Detail["truncated"] = strconv.FormatBool(r.Truncated)
 	switch {
@@ -103,10 +110,15 @@ func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p 
 		}
 	}
 	ev.Reason = reason(why)
-	if err := e.audit.Record(context.WithoutCancel(ctx), ev); err != nil {
-		e.log.ErrorContext(ctx, "end of a command is not in the audit log",
-			slog.String("exec_id", start.Detail["exec_id"]), slog.Any("error", err))
-	}
+	ctx = context.WithoutCancel(ctx)
+	e.background.Add(1)
+	audit.RecordLater(ctx, e.audit, ev, func(err error) {
+		defer e.background.Done()
+		if err != nil {
+			e.log.ErrorContext(ctx, "end of a command is not in the audit log",
+				slog.String("exec_id", start.Detail["exec_id"]), slog.Any("error", err))
+		}
+	})
 }
 
 // reason words why a command did not end by itself.

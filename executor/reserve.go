@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/executor/pool"
+	"sallyport/executor/warm"
 	"sallyport/identity"
 )
 
@@ -17,41 +18,59 @@ type session struct {
 	lease    *pool.Lease[*connection]
 	channel  ssh.Channel
 	requests <-chan *ssh.Request
+	place    *ticket       // among those that start something on the node
+	opening  time.Duration // how long the node took to open the channel
+	job      *warm.Job     // the channel, in a warm session; nil in one of its own
+	// giveBack gives the lease back, or the warm session. good says that nothing is
+	// wrong with the connection.
+	giveBack func(good bool)
+	// announced is the record of the start of what the session is for.
+	announced *announcement
 }
 
 // open opens a session for a caller, on the caller's node or else on another one.
-// No command was sent by then, so it may try again.
-func (e *Executor) open(ctx context.Context, s *system, caller identity.Identity) (*session, error) {
+// No command was sent by then, so it may try again. A warm session is one that
+// others of the caller's commands had, or will have. announce, if it is not nil, has
+// the start recorded meanwhile.
+func (e *Executor) open(ctx context.Context, s *system, caller identity.Identity, warm bool, announce announcer) (*session, error) {
 	var failures []error
 	for _, node := range s.order(caller) {
-		opened, err := e.openOn(ctx, s, caller, node)
+		opened, err := e.openOn(ctx, s, caller, node, warm, announce)
 		if err == nil {
 			return opened, nil
 		}
 		if _, elsewhere := errors.AsType[unreachableError](err); !elsewhere {
 			return nil, err
 		}
-		s.down.note(node, err)
 		failures = append(failures, err)
 	}
-	return nil, errors.Join(failures...)
+	return nil, noNode(failures)
 }
 
 // openOn opens a session on a node. A connection that turns out to be dead is
 // replaced once; a node that grants fewer sessions than expected is asked again
-// when one has become free.
-func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identity, node string) (*session, error) {
+// when one has become free; one that has no warm sessions gives one of its own.
+func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identity, node string, warm bool, announce announcer) (*session, error) {
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause, dead, deadline := shortest, false, time.Now().Add(s.waitTimeout)
-	for {
-		lease, err := s.pool.Reserve(ctx, keyOf(caller, node), e.dialer(s, caller, node))
+	for early := true; ; early = false {
+		seat, err := e.admit(ctx, s, caller, node, warm)
 		if err != nil {
-			return nil, reserveError(ctx, err)
+			return nil, err
 		}
-		opened, err := e.openChannel(ctx, lease)
+		opened, err := e.take(ctx, s, seat, warm, announce, early)
 		if err == nil {
 			return opened, nil
 		}
+		place := seat.place
+		if errors.Is(err, errNoWorker) {
+			warm = false
+			continue
+		}
+		if noRoom(err) {
+			place.Overloaded()
+		}
+		place.Leave()
 		_, refused := errors.AsType[*ssh.OpenChannelError](err)
 		switch {
 		case ctx.Err() != nil:
@@ -74,12 +93,40 @@ func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identi
 	}
 }
 
+// take opens a session where there is a seat. Early, which is the rule, the start is
+// recorded while the node does, and withdrawn if it does not. One that refuses again and
+// again is no reason to fill the audit log.
+func (e *Executor) take(ctx context.Context, s *system, at seat, warm bool, announce announcer, early bool) (opened *session, err error) {
+	var said *announcement
+	if announce != nil && early {
+		said = announce(at.conn())
+	}
+	began := time.Now()
+	if at.idle != nil {
+		opened = s.share(at.idle, at.place, 0)
+	} else if opened, err = e.openChannel(ctx, at.lease); err == nil {
+		opened.place, opened.opening = at.place, time.Since(began)
+		if warm && s.workers.allow(at.key) {
+			opened, err = e.employ(ctx, s, at.key, opened)
+		}
+	}
+	if err != nil {
+		said.withdraw(ctx)
+		return nil, err
+	}
+	if announce != nil && said == nil {
+		said = announce(at.conn())
+	}
+	opened.announced = said
+	return opened, nil
+}
+
 func reserveError(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return gone(ctx)
 	case errors.Is(err, pool.ErrFull):
-		return fmt.Errorf("%w: %w", ErrBusy, err)
+		return NewRetryError(fmt.Errorf("%w: %w", ErrBusy, err), time.Second)
 	case errors.Is(err, pool.ErrClosed):
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	case errors.Is(err, pool.ErrRevoked):
@@ -135,7 +182,7 @@ func (e *Executor) openChannel(ctx context.Context, lease *pool.Lease[*connectio
 			return nil, r.err
 		}
 		lease.Granted()
-		return &session{lease: lease, channel: r.channel, requests: r.requests}, nil
+		return &session{lease: lease, channel: r.channel, requests: r.requests, giveBack: giveBack(lease)}, nil
 	case <-ctx.Done():
 		return nil, gone(ctx)
 	}
@@ -161,6 +208,16 @@ func openSession(c *connection) (channel ssh.Channel, requests <-chan *ssh.Reque
 func noRoom(err error) bool {
 	refusal, ok := errors.AsType[*ssh.OpenChannelError](err)
 	return ok && (refusal.Reason == ssh.ConnectionFailed || refusal.Reason == ssh.ResourceShortage)
+}
+
+func giveBack(lease *pool.Lease[*connection]) func(bool) {
+	return func(good bool) {
+		if good {
+			lease.Release()
+		} else {
+			lease.Discard()
+		}
+	}
 }
 
 // endLease gives a lease back, as what came of it demands.

@@ -2,10 +2,8 @@ package executor
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"sallyport/identity"
@@ -59,32 +57,35 @@ func gone(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// execute finds a session, records the start, and runs the command.
+// execute finds a session, has the start recorded, and runs the command.
 func (e *Executor) execute(ctx context.Context, s *system, live *liveRun, cmd Command, prep prepared) (Result, error) {
-	opened, err := e.open(ctx, s, live.caller)
+	opened, err := e.open(ctx, s, live.caller, s.warm(cmd), e.announcer(ctx, s, live.caller, prep))
 	if err != nil {
 		return Result{}, err
 	}
-	conn := opened.lease.Conn()
-	live.conn.Store(conn)
-	start := Start{
-		ID: strings.ToLower(rand.Text()), System: s.Name, Node: conn.node,
-		User: conn.user, CertificateSerial: conn.serial,
-	}
-	p := e.newProcess(opened, cmd, prep)
-	record := e.startEvent(live.caller, start, prep)
-	if err := e.audit.Record(ctx, record); err != nil {
+	live.conn.Store(opened.lease.Conn())
+	e.countSession(opened)
+	p, said := e.newProcess(opened, cmd, prep), opened.announced
+	if err := <-said.recorded; err != nil {
 		p.shut()
 		p.release(false)
 		return Result{}, err
 	}
 
-	began := time.Now()
-	why := p.run(ctx, prep, func() {
+	result, why := p.see(ctx, s, said.start, prep, func() {
 		if cmd.Started != nil {
-			cmd.Started(start)
+			cmd.Started(said.start)
 		}
 	})
+	e.auditEnd(ctx, said.event, result, p, why)
+	return result, p.verdict(why)
+}
+
+// see sends the command and sees it to its end, by itself or by force. It returns
+// why it had to be ended.
+func (p *process) see(ctx context.Context, s *system, start Start, prep prepared, started func()) (Result, error) {
+	began := time.Now()
+	why := p.run(ctx, prep, started)
 	switch {
 	case errors.Is(why, errRefused):
 		p.shut()
@@ -94,11 +95,9 @@ func (e *Executor) execute(ctx context.Context, s *system, live *liveRun, cmd Co
 		p.terminate(s.Grace)
 	}
 	p.release(!errors.Is(why, errRefused))
-
 	result := p.result(start, time.Since(began))
 	result.TimedOut = errors.Is(why, errTimeout)
-	e.auditEnd(ctx, record, result, p, why)
-	return result, p.verdict(why)
+	return result, why
 }
 
 // result collects what is known. It must follow release.

@@ -115,10 +115,16 @@ func done(c <-chan struct{}) bool {
 
 // start sends the command. The error is nil, errRefused, or that of a connection
 // which was lost while the command may have started.
-func (p *process) start(line string) <-chan error {
+func (p *process) start(prep prepared) <-chan error {
 	reply := make(chan error, 1)
+	var payload []byte
+	if p.job != nil {
+		payload = prep.shared.Payload()
+	} else {
+		payload = ssh.Marshal(struct{ Line string }{prep.line})
+	}
 	p.executor.background.Go(func() {
-		ok, err := p.channel.SendRequest("exec", true, ssh.Marshal(struct{ Line string }{line}))
+		ok, err := p.channel.SendRequest("exec", true, payload)
 		if err == nil && !ok {
 			err = errRefused
 		}
@@ -128,12 +134,24 @@ func (p *process) start(line string) <-chan error {
 }
 
 // stream moves the streams until they end.
-func (p *process) stream(stdin io.Reader) {
+func (p *process) stream(prep prepared) {
 	p.streaming = true
 	e := p.executor
-	// Ends with the reader, or with the channel at the next write; nobody can make
-	// a Read return, so nobody waits for it.
-	go p.feed(stdin)
+	stdin := prep.stdin
+	switch {
+	case p.job != nil && prep.input == nil:
+		stdin = nil // which the worker was told
+	case p.job != nil:
+		stdin = prep.input // it was told the environment
+	case prep.input == nil && len(prep.env) == 0:
+		stdin = nil
+		e.background.Go(func() { _ = p.channel.CloseWrite() }) // blocks if the peer is frozen
+	}
+	if stdin != nil {
+		// Ends with the reader, or with the channel at the next write; nobody can make
+		// a Read return, so nobody waits for it.
+		go p.feed(stdin)
+	}
 	outDone := make(chan struct{})
 	e.background.Go(func() {
 		p.stdout.drain(p.channel, &e.buffers)
@@ -174,18 +192,24 @@ func (p *process) feed(stdin io.Reader) {
 func (p *process) run(ctx context.Context, prep prepared, started func()) error {
 	timer := time.NewTimer(prep.timeout)
 	defer timer.Stop()
+	began := time.Now()
 	select {
-	case err := <-p.start(prep.line):
+	case err := <-p.start(prep):
 		if err != nil {
 			return err
 		}
+		took := p.opening + time.Since(began)
+		if p.job != nil {
+			took -= p.job.Late()
+		}
+		p.place.Accepted(took)
 	case <-timer.C:
 		return errTimeout
 	case <-ctx.Done():
 		return gone(ctx)
 	}
 	started()
-	p.stream(prep.stdin)
+	p.stream(prep)
 	select {
 	case <-p.closed:
 	case <-timer.C:
@@ -198,11 +222,16 @@ func (p *process) run(ctx context.Context, prep prepared, started func()) error 
 	// The command has ended; what is left is to pass its output on.
 	select {
 	case <-p.drained:
-		return nil
 	case err := <-p.failed:
 		return err
 	case <-ctx.Done():
 		return gone(ctx)
+	}
+	select { // a stream that has failed is at its end, too
+	case err := <-p.failed:
+		return err
+	default:
+		return nil
 	}
 }
 
@@ -249,14 +278,11 @@ func within(d time.Duration, c <-chan struct{}) bool {
 // release gives the session back and the caller's writers free. started says
 // whether the command may run or have run.
 func (p *process) release(started bool) {
+	p.place.Leave()
 	closed := done(p.closed)
-	if closed && (done(p.exited) || !started) {
-		p.lease.Release()
-	} else {
-		// The peer is frozen, or it still counts the session of a process that
-		// survived: either way the connection is not as good as it seems.
-		p.lease.Discard()
-	}
+	// Else the peer is frozen, or it still counts the session of a process that
+	// survived: either way the connection is not as good as it seems.
+	p.giveBack(closed && (done(p.exited) || !started))
 	if closed && p.streaming {
 		<-p.drained
 	}

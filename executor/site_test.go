@@ -100,6 +100,9 @@ func (a *authority) fail(err error) {
 	a.err = err
 }
 
+// bundle is the nodes' trust file for the authority.
+func (a *authority) bundle() []byte { return ssh.MarshalAuthorizedKey(a.signer.PublicKey()) }
+
 // trusted is what a server needs to accept the authority's certificates.
 func (a *authority) trusted() []ssh.PublicKey { return []ssh.PublicKey{a.trust} }
 

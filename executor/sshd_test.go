@@ -27,20 +27,21 @@ import (
 // A cluster is an executor with one real sshd.
 type cluster struct {
 	*loginnode.Node
-	ca       *authority
+	ca       *authority // who signs, unless somebody elsewhere does
+	from     credentials
 	audit    *recorder
 	executor *executor.Executor
 	caller   identity.Identity
 	user     string
 }
 
-// startNode starts a real sshd that trusts ca.
-func startNode(t testing.TB, ca *authority, cfg loginnode.Config) *loginnode.Node {
+// startNode starts a real sshd that trusts the CA keys.
+func startNode(t testing.TB, trusted []byte, cfg loginnode.Config) *loginnode.Node {
 	t.Helper()
 	if os.Geteuid() == 0 && len(cfg.Users) == 0 {
 		cfg.Users = []loginnode.User{{Name: "alice", Shell: "/bin/bash"}}
 	}
-	cfg.TrustedUserCAKeys = ssh.MarshalAuthorizedKey(ca.signer.PublicKey())
+	cfg.TrustedUserCAKeys = trusted
 	node, err := loginnode.Start(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +60,17 @@ func startNode(t testing.TB, ca *authority, cfg loginnode.Config) *loginnode.Nod
 func newCluster(t testing.TB, node loginnode.Config, change func(*executor.Config)) *cluster {
 	t.Helper()
 	c := &cluster{ca: newAuthority(t), audit: &recorder{}}
-	c.Node = startNode(t, c.ca, node)
+	c.from = newCredentials(t, c.ca)
+	c.Node = startNode(t, c.from.trusted, node)
 	c.user = c.Users()[0]
-	c.caller = identitytest.Identity(t, c.user, time.Hour)
+	c.caller = c.from.person("test", "sub-"+c.user, c.user)
 	cfg := executor.Config{
 		Systems: []executor.System{{
 			Name: "hpc", Nodes: []string{c.Addr()}, KnownHosts: []string{c.KnownHosts()}, Grace: time.Second,
 		}},
-		Credentials: c.ca, Audit: c.audit,
+		Credentials: c.from, Audit: c.audit,
 	}
+	cfg.Systems[0].Sessions = executor.Sessions(os.Getenv("SALLYPORT_TEST_SESSIONS"))
 	if change != nil {
 		change(&cfg)
 	}
@@ -183,7 +186,7 @@ func TestSSHDEnvironmentAndWorkdir(t *testing.T) {
 	c := newCluster(t, loginnode.Config{Users: users}, nil)
 	env := map[string]string{"SECRET": "it's $HOME `id` \\ \"q\" !!\nsecond line\n", "_x1": "\xff\x01\x7f", "EMPTY": ""}
 	for _, user := range c.Users() {
-		caller := identitytest.Identity(t, user, time.Hour)
+		caller := c.from.person("test", "sub-"+user, user)
 		r, err := c.executor.Run(t.Context(), caller, "hpc", executor.Command{
 			Argv: []string{"sh", "-c", `printf '%s|%s|%s|' "$SECRET" "$_x1" "${EMPTY-unset}"; pwd; cat; tr '\0' ' ' </proc/$PPID/cmdline; ps -ef >&2`},
 			Env:  env, Workdir: "/usr/../usr", Stdin: strings.NewReader("input\n"),
@@ -292,9 +295,10 @@ func TestSSHDParallelCommandsOfOneUser(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			stats := c.executor.Stats().Pools["hpc"]
-			if stats.Open > 4 || stats.Leases != 0 {
-				t.Errorf("pool %+v", stats)
+			all := c.executor.Stats()
+			stats := all.Pools["hpc"]
+			if stats.Open > 4 || stats.Leases > all.Sessions.Warm { // each warm session has one
+				t.Errorf("pool %+v, sessions %+v", stats, all.Sessions)
 			}
 			if learned := stats.Refusals > 0; learned != (limits.node < limits.configured) {
 				t.Errorf("%d sessions were refused", stats.Refusals)
@@ -307,9 +311,9 @@ func TestSSHDNeverSharesAConnectionBetweenTwoPeople(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, loginnode.Config{}, nil)
 	people := map[string]identity.Identity{
-		"v1:test:sub-one":  identitytest.IdentityFrom(t, "test", "sub-one", c.user, time.Hour),
-		"v1:test:sub-two":  identitytest.IdentityFrom(t, "test", "sub-two", c.user, time.Hour),
-		"v1:other:sub-one": identitytest.IdentityFrom(t, "other", "sub-one", c.user, time.Hour),
+		"v1:test:sub-one":  c.from.person("test", "sub-one", c.user),
+		"v1:test:sub-two":  c.from.person("test", "sub-two", c.user),
+		"v1:other:sub-one": c.from.person("other", "sub-one", c.user),
 	}
 	ports := make(map[string]string)
 	for range 3 {
@@ -329,7 +333,8 @@ func TestSSHDNeverSharesAConnectionBetweenTwoPeople(t *testing.T) {
 		t.Errorf("connections are %q", ports)
 	}
 	for id := range people {
-		if n := strings.Count(c.Log(), "ID "+id+" (serial "); n == 0 {
+		// A real CA's key ID goes on with the login and the request.
+		if log := c.Log(); !strings.Contains(log, "ID "+id+" (serial ") && !strings.Contains(log, "ID "+id+":"+c.user+":") {
 			t.Errorf("sshd has not seen %s", id)
 		}
 	}
@@ -338,8 +343,9 @@ func TestSSHDNeverSharesAConnectionBetweenTwoPeople(t *testing.T) {
 func TestSSHDRefusesTheCredential(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, loginnode.Config{MaxAuthTries: 1}, nil)
-	trusted := c.ca.signer
-	c.ca.signer = newSigner(t)
+	if err := c.SetTrustedUserCAKeys(newAuthority(t).bundle()); err != nil {
+		t.Fatal(err)
+	}
 	_, err := c.executor.Run(t.Context(), c.caller, "hpc", executor.Command{Line: "true"})
 	if !errors.Is(err, executor.ErrLoginRefused) {
 		t.Errorf("got %v", err)
@@ -347,8 +353,13 @@ func TestSSHDRefusesTheCredential(t *testing.T) {
 	if n := len(c.audit.events); n != 0 {
 		t.Errorf("%d events for a command that was not started", n)
 	}
+	if isElsewhere() {
+		return // what follows needs a CA that signs what it must not; see credential's own tests
+	}
 	// A certificate without principals is not even tried, and sshd refuses it too.
-	c.ca.signer = trusted
+	if err := c.SetTrustedUserCAKeys(c.from.trusted); err != nil {
+		t.Fatal(err)
+	}
 	c.ca.change = func(cert *ssh.Certificate) { cert.ValidPrincipals = nil }
 	other := identitytest.IdentityFrom(t, "test", "other", c.user, time.Hour)
 	if _, err = c.executor.Run(t.Context(), other, "hpc", executor.Command{Line: "true"}); !errors.Is(err, executor.ErrNoCredential) {
@@ -407,7 +418,7 @@ func TestSSHDHostKeys(t *testing.T) {
 				if err := os.WriteFile(c.KnownHosts(), []byte(line+"\n"), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				other := identitytest.IdentityFrom(t, "test", fmt.Sprint(i), c.user, time.Hour)
+				other := c.from.person("test", fmt.Sprint(i), c.user)
 				if _, err := c.executor.Run(t.Context(), other, "hpc", executor.Command{Line: "true"}); err != nil {
 					t.Errorf("with only %q: %v", line, err)
 				}
@@ -435,18 +446,14 @@ func TestSSHDWithAnotherHostKeyIsRefused(t *testing.T) {
 
 func TestSSHDJumpHost(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	gateway := startNode(t, ca, loginnode.Config{Extra: "AllowTcpForwarding yes\n"})
 	c := newCluster(t, loginnode.Config{}, nil)
-	if err := c.SetTrustedUserCAKeys(ssh.MarshalAuthorizedKey(ca.signer.PublicKey())); err != nil {
-		t.Fatal(err)
-	}
+	gateway := startNode(t, c.from.trusted, loginnode.Config{Extra: "AllowTcpForwarding yes\n"})
 	x, err := executor.New(executor.Config{
 		Systems: []executor.System{{
 			Name: "hpc", Nodes: []string{c.Addr()}, Jump: gateway.Addr(),
 			KnownHosts: []string{c.KnownHosts(), gateway.KnownHosts()},
 		}},
-		Credentials: ca, Audit: c.audit,
+		Credentials: c.from, Audit: c.audit,
 		Pool: executor.PoolLimits{IdleTimeout: 100 * time.Millisecond},
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package executor_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,30 @@ func TestExitStatusBeforeTheEndOfOutputLosesNothing(t *testing.T) {
 		})
 		if r, err := s.run("x"); err != nil || r.ExitCode != 9 || string(r.Stdout) != "late" {
 			t.Errorf("result %+v, %v", r, err)
+		}
+	})
+}
+
+// refusingWriter takes nothing.
+type refusingWriter struct{}
+
+func (refusingWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+// However close the end of the command is, output that was not passed on is no success.
+func TestOutputThatNobodyTakesIsNeverASuccess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, func(_ *site, _ *executor.Config, nodes map[string]*sshtest.Config) {
+			nodes[node1].Exec = func(_ context.Context, s *sshtest.Session) sshtest.Exit {
+				_, _ = s.Stdout.Write([]byte("x"))
+				return sshtest.Exit{}
+			}
+		})
+		for i := range 300 {
+			_, err := s.executor.Run(t.Context(), s.caller, "hpc", executor.Command{Line: "x", Stdout: refusingWriter{}})
+			if !errors.Is(err, io.ErrShortWrite) {
+				t.Fatalf("run %d: %v", i+1, err)
+			}
 		}
 	})
 }

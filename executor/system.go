@@ -1,13 +1,13 @@
 package executor
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
+	"sallyport/executor/admission"
+	"sallyport/executor/circuit"
 	"sallyport/executor/pool"
 	"sallyport/identity"
 )
@@ -16,8 +16,6 @@ const (
 	// refusedFor is how long a refused login is not tried again. A penalty of sshd
 	// for a failed login is 5 s (PerSourcePenalties authfail).
 	refusedFor = 5 * time.Second
-	// downFor is how long a node that could not be reached comes last.
-	downFor = 15 * time.Second
 	// cutOff is added to the longest time that a command may take, grace included,
 	// before its connection is closed under it.
 	cutOff = 10 * time.Second
@@ -28,11 +26,13 @@ type system struct {
 	System
 	logins      *identity.LoginPolicy
 	pool        *pool.Pool[key, *connection]
+	gates       map[string]*admission.Gate[person] // by node
 	waitTimeout time.Duration
-	// refused remembers logins that a node refused, down the nodes that could not
-	// be reached.
-	refused *recent[key]
-	down    *recent[string]
+	refused     *recent[key]                // logins that a node refused
+	circuits    map[string]*circuit.Breaker // by node: whether it can be reached
+	files       *channels
+	workers     *workers
+	names       *nameCache
 }
 
 // A key says who may share a connection: only the same person, as named by the
@@ -81,13 +81,21 @@ func (e *Executor) newSystem(s System, limits PoolLimits, logger *slog.Logger) (
 	if err != nil {
 		return nil, fmt.Errorf("pool: %w", err)
 	}
+	gates, err := newGates(s, limits)
+	if err != nil {
+		return nil, err
+	}
 	return &system{
+		gates:       gates,
 		System:      s,
 		logins:      logins,
 		pool:        connections,
 		waitTimeout: limits.WaitTimeout,
 		refused:     newRecent[key](refusedFor),
-		down:        newRecent[string](downFor),
+		circuits:    newCircuits(s.Nodes),
+		files:       newChannels(),
+		workers:     newWorkers(s, &e.sessionStats),
+		names:       newNameCache(),
 	}, nil
 }
 
@@ -129,22 +137,4 @@ func (e *Executor) System(caller identity.Identity, name string) (SystemInfo, er
 		Name: s.Name, Description: s.Description, Nodes: slices.Clone(s.Nodes), User: caller.Login(),
 		DefaultTimeout: s.DefaultTimeout, MaxTimeout: s.MaxTimeout,
 	}, nil
-}
-
-// order returns the nodes as they are to be tried for a caller: always the same
-// one first, so that its connections are used again, but nodes that could not be
-// reached a moment ago last.
-func (s *system) order(caller identity.Identity) []string {
-	who := sha256.Sum256([]byte(caller.Issuer() + "\x00" + caller.Subject() + "\x00" + caller.Login()))
-	first := int(binary.BigEndian.Uint32(who[:]) % uint32(len(s.Nodes))) //nolint:gosec // a configuration has few nodes
-	nodes := slices.Concat(s.Nodes[first:], s.Nodes[:first])
-	slices.SortStableFunc(nodes, func(a, b string) int { return s.downRank(a) - s.downRank(b) })
-	return nodes
-}
-
-func (s *system) downRank(node string) int {
-	if s.down.last(node) != nil {
-		return 1
-	}
-	return 0
 }

@@ -57,6 +57,9 @@ type ServiceConfig struct {
 	// RequestID, if set, names the request under way; the service gets the name as
 	// X-Request-ID.
 	RequestID func(context.Context) string
+	// Traceparent, if set, is the trace of the request under way (W3C Trace Context);
+	// the service gets it as it is.
+	Traceparent func(context.Context) string
 	// Version is sent along with the client's name; "" means "devel".
 	Version string
 }
@@ -67,7 +70,7 @@ type service struct {
 	client    *http.Client
 	transport *http.Transport
 	timeout   time.Duration
-	requestID func(context.Context) string
+	context   map[string]func(context.Context) string // headers of the request under way
 	version   string
 }
 
@@ -80,10 +83,25 @@ func newService(cfg ServiceConfig, path string) (*service, error) {
 		return nil, fmt.Errorf("timeout %s is negative", cfg.Timeout)
 	}
 	timeout := cmp.Or(cfg.Timeout, 5*time.Second)
-	transport := &http.Transport{
+	transport := newTransport(timeout, cfg.TLSRoots)
+	return &service{
+		url: strings.TrimSuffix(cfg.URL, "/") + path, transport: transport, timeout: timeout,
+		client: &http.Client{
+			Transport: transport,
+			// A token goes where the operator said, and nowhere else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		context: map[string]func(context.Context) string{"X-Request-ID": cfg.RequestID, "Traceparent": cfg.Traceparent},
+		version: cmp.Or(cfg.Version, "devel"),
+	}, nil
+}
+
+// newTransport is how services are reached; timeout is for connect and handshake.
+func newTransport(timeout time.Duration, roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.TLSRoots},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    timeout,
 		MaxConnsPerHost:        maxServiceConns,
 		MaxIdleConnsPerHost:    maxServiceConns,
@@ -92,15 +110,6 @@ func newService(cfg ServiceConfig, path string) (*service, error) {
 		DisableCompression:     true, // what is counted is what was sent
 		ForceAttemptHTTP2:      true,
 	}
-	return &service{
-		url: strings.TrimSuffix(cfg.URL, "/") + path, transport: transport, timeout: timeout,
-		client: &http.Client{
-			Transport: transport,
-			// A token goes where the operator said, and nowhere else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		requestID: cfg.RequestID, version: cmp.Or(cfg.Version, "devel"),
-	}, nil
 }
 
 func checkServiceURL(text string, allowHTTP bool) error {
@@ -183,9 +192,12 @@ func (s *service) label(req *http.Request, bearer string) {
 	h.Set("X-Client-Type", "api")
 	h.Set("X-Client-Name", "sallyport")
 	h.Set("X-Client-Version", s.version)
-	if s.requestID != nil {
-		if id := s.requestID(req.Context()); id != "" {
-			h.Set("X-Request-ID", id)
+	for name, of := range s.context {
+		if of == nil {
+			continue
+		}
+		if value := of(req.Context()); value != "" {
+			h.Set(name, value)
 		}
 	}
 }

@@ -200,6 +200,8 @@ func TestRequestsAreThoseOfFirecREST(t *testing.T) {
 	s := newService(t)
 	cfg := s.config()
 	cfg.RequestID = func(context.Context) string { return "req-1" }
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	cfg.Traceparent = func(context.Context) string { return trace }
 	cfg.Version = "1.2"
 	caller := alice(t)
 	providers := s.providers(cfg)
@@ -220,7 +222,7 @@ func TestRequestsAreThoseOfFirecREST(t *testing.T) {
 	}
 	for _, r := range requests {
 		for name, want := range map[string]string{
-			"X-Request-ID": "req-1", "X-Client-Type": "api", "X-Client-Name": "sallyport", "X-Client-Version": "1.2",
+			"X-Request-ID": "req-1", "Traceparent": trace, "X-Client-Type": "api", "X-Client-Name": "sallyport", "X-Client-Version": "1.2",
 			"Content-Type": "application/json", "User-Agent": "sallyport/1.2",
 		} {
 			if got := r.header.Get(name); got != want {

@@ -1,0 +1,177 @@
+package executor
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"sallyport/executor/sftp"
+)
+
+const (
+	// namesFor is how long a name of a user or group is remembered.
+	namesFor = 10 * time.Minute
+	// maxNames bounds the names that are remembered in all.
+	maxNames = 50_000
+	// maxName bounds one in bytes (limits.h, LOGIN_NAME_MAX).
+	maxName = 256
+)
+
+// nameKey is a user or group as a caller has seen it. It has the caller in it because
+// the answer comes from processes of the caller, who could give any.
+type nameKey struct {
+	key
+	group bool
+	id    uint32
+}
+
+type nameEntry struct {
+	name  string // empty: there is none
+	until time.Time
+}
+
+// nameCache remembers names of users and groups.
+type nameCache struct {
+	mu      sync.Mutex // guards entries
+	entries map[nameKey]nameEntry
+}
+
+func newNameCache() *nameCache { return &nameCache{entries: make(map[nameKey]nameEntry)} }
+
+// known splits ids into those that are remembered, by their names, and the others.
+func (c *nameCache) known(k key, group bool, ids []uint32) (names map[uint32]string, missing []uint32) {
+	names = make(map[uint32]string, len(ids))
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if _, twice := names[id]; twice {
+			continue
+		}
+		names[id] = strconv.FormatUint(uint64(id), 10)
+		e, ok := c.entries[nameKey{k, group, id}]
+		switch {
+		case !ok || !now.Before(e.until):
+			missing = append(missing, id)
+		case e.name != "":
+			names[id] = e.name
+		}
+	}
+	return names, missing
+}
+
+// learn remembers the names of ids, also that there is none, and adds them to names.
+func (c *nameCache) learn(k key, group bool, ids []uint32, found, names map[uint32]string) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		name := found[id]
+		if !presentable(name) {
+			name = ""
+		}
+		if name != "" {
+			names[id] = name
+		}
+		if len(c.entries) >= maxNames {
+			c.makeRoomLocked(now)
+		}
+		c.entries[nameKey{k, group, id}] = nameEntry{name, now.Add(namesFor)}
+	}
+}
+
+// makeRoomLocked forgets what is over, and if nothing is, any tenth.
+func (c *nameCache) makeRoomLocked(now time.Time) {
+	for k, e := range c.entries {
+		if !now.Before(e.until) {
+			delete(c.entries, k)
+		}
+	}
+	for k := range c.entries {
+		if len(c.entries) < maxNames*9/10 {
+			break
+		}
+		delete(c.entries, k)
+	}
+}
+
+func presentable(name string) bool {
+	if len(name) > maxName || !utf8.ValidString(name) {
+		return false
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Names returns the names of users and groups on the node, by their numbers; one
+// that has none there is called by its number. They are remembered for ten minutes,
+// for this caller only: the node's answer is made by processes of the caller.
+func (f *Files) Names(ctx context.Context, uids, gids []uint32) (users, groups map[uint32]string, err error) {
+	k := keyOf(f.caller, f.Node())
+	cache := f.system.names
+	users, missingUsers := cache.known(k, false, uids)
+	groups, missingGroups := cache.known(k, true, gids)
+	const most = 64 // in one request
+	for len(missingUsers)+len(missingGroups) > 0 {
+		askUsers, askGroups := missingUsers[:min(most, len(missingUsers))], missingGroups[:min(most, len(missingGroups))]
+		missingUsers, missingGroups = missingUsers[len(askUsers):], missingGroups[len(askGroups):]
+		foundUsers, foundGroups, err := f.lookUp(ctx, askUsers, askGroups)
+		if err != nil {
+			return nil, nil, f.count(f.fileError(ctx, "names", "", false, err))
+		}
+		cache.learn(k, false, askUsers, foundUsers, users)
+		cache.learn(k, true, askGroups, foundGroups, groups)
+	}
+	return users, groups, nil
+}
+
+// lookUp asks the node for names.
+func (f *Files) lookUp(ctx context.Context, uids, gids []uint32) (users, groups map[uint32]string, err error) {
+	if f.channel != nil && !f.channel.client.Has(sftp.NamesByID) {
+		return f.commands().names(ctx, uids, gids) // before OpenSSH 9.1
+	}
+	return f.via.names(ctx, uids, gids)
+}
+
+// IDs returns the numbers of a user and a group on the node; nil for an empty name.
+// A number that no name has stands for itself. It takes a command.
+func (f *Files) IDs(ctx context.Context, user, group string) (uid, gid *uint32, err error) {
+	for _, ask := range []struct {
+		table, name string
+		id          **uint32
+	}{{"passwd", user, &uid}, {"group", group, &gid}} {
+		if ask.name == "" {
+			continue
+		}
+		err := f.lookBy(ctx, "lookup", ask.name, byItself, func() (err error) {
+			*ask.id, err = f.commands().id(ctx, ask.table, ask.name)
+			return err
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return uid, gid, nil
+}
+
+func (b *bySFTP) names(ctx context.Context, uids, gids []uint32) (users, groups map[uint32]string, err error) {
+	u, g, err := b.client.Names(ctx, uids, gids)
+	if err != nil {
+		return nil, nil, b.told(err, nil)
+	}
+	users, groups = make(map[uint32]string), make(map[uint32]string)
+	for i, id := range uids {
+		users[id] = u[i]
+	}
+	for i, id := range gids {
+		groups[id] = g[i]
+	}
+	return users, groups, nil
+}
