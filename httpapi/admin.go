@@ -27,6 +27,9 @@ func (a *API) adminRoutes() []route {
 		{http.MethodGet, "/debug/pprof/trace", plain(pprof.Trace)},
 		{http.MethodGet, "/debug/pprof/{name}", plain(pprof.Index)},
 	}
+	if a.cfg.Metrics != nil {
+		routes = append(routes, route{http.MethodGet, "/metrics", plain(a.cfg.Metrics.ServeHTTP)})
+	}
 	if a.cfg.Ring != nil {
 		routes = append(routes, a.ringRoutes()...)
 	}
@@ -79,6 +82,26 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 		InFlight: len(a.slots), MaxInFlight: cap(a.slots), Checks: checks, Parts: parts,
 	})
 	return nil
+}
+
+// Load is a snapshot of what requests hold.
+type Load struct {
+	// InFlight and MaxInFlight count requests.
+	InFlight, MaxInFlight int
+	// Callers is how many callers have one in flight.
+	Callers int
+	// OutputBytes is what answers hold of commands' output, of MaxOutputBytes.
+	OutputBytes, MaxOutputBytes int64
+}
+
+// Load returns a snapshot.
+func (a *API) Load() Load {
+	_, callers := a.callers.state()
+	left, _ := a.memory.state()
+	return Load{
+		InFlight: len(a.slots), MaxInFlight: cap(a.slots), Callers: callers,
+		OutputBytes: a.cfg.OutputMemory - left, MaxOutputBytes: a.cfg.OutputMemory,
+	}
 }
 
 // ledgerAnswer is a part of the ledger.

@@ -20,6 +20,9 @@ func (a *API) ringRoutes() []route {
 		{http.MethodGet, "/v1/admin/ca", a.ringStatus},
 		{http.MethodPost, "/v1/admin/ca/probe", a.ringProbe},
 	}
+	if a.cfg.Refusals != nil {
+		routes = append(routes, route{http.MethodPost, "/v1/admin/ca/refusals", a.ringRefusals})
+	}
 	for _, step := range []string{
 		ca.StepStage, ca.StepPublish, ca.StepActivate, ca.StepRetire, ca.StepAbandon, ca.StepRollback, ca.StepCompromise,
 	} {
@@ -46,6 +49,24 @@ func (a *API) ringProbe(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	writeJSON(w, http.StatusOK, nodes)
+	return nil
+}
+
+// ringRefusals is POST /v1/admin/ca/refusals: {"system", "accounts", "reason"}.
+func (a *API) ringRefusals(w http.ResponseWriter, r *http.Request) error {
+	body, err := a.readObject(w, r, maxActBody)
+	if err != nil {
+		return err
+	}
+	system, accounts, reason := body.text("system"), body.texts("accounts"), body.text("reason")
+	if err := body.finish(); err != nil {
+		return err
+	}
+	answers, err := a.cfg.Refusals.ProbeRefusals(r.Context(), actorOf(r.Context(), reason), system, accounts)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, answers)
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"sallyport/ca"
 	"sallyport/executor"
 	"sallyport/identity"
+	"sallyport/policy"
 	"sallyport/store/audit"
 )
 
@@ -53,6 +55,10 @@ type CertificateAuthority interface {
 	Issue(ctx context.Context, r ca.Request) (*ssh.Certificate, error)
 	TrustBundle() []byte
 	RevocationList() []byte
+	// RevocationVersion is that of the list, or of one before it; it never falls.
+	RevocationVersion() uint64
+	// AwaitRevocationList returns when the list has another version, or ctx ends.
+	AwaitRevocationList(ctx context.Context, version uint64)
 }
 
 // A Distributor signs what login nodes must have, see sshd-config/nodesync.
@@ -68,6 +74,17 @@ type CertificateLedger interface {
 	Lookup(ctx context.Context, serial uint64) (ca.Issued, error)
 }
 
+// A RefusalProber tries logins that nodes must refuse; see [ca.Authority].
+type RefusalProber interface {
+	ProbeRefusals(ctx context.Context, actor ca.Actor, system string, accounts []string) ([]ca.RefusalAnswer, error)
+}
+
+// An Authorizer decides what a caller whose token is good may ask for. Its errors are
+// [*policy.DeniedError] and [policy.ErrUnavailable]; see [policy.Policy].
+type Authorizer interface {
+	Authorize(ctx context.Context, caller identity.Identity, act policy.Act) error
+}
+
 // A Check is one thing without which the service is not ready.
 type Check struct {
 	// Name is shown on the admin listener only.
@@ -76,17 +93,28 @@ type Check struct {
 	Ready func(ctx context.Context) error
 }
 
+// An Observer counts what was answered; see package metrics. Request is called
+// once for each request, after its answer. The route is a template of a path or
+// "none", the method a known one or "other", the code that of a problem or "".
+type Observer interface {
+	Request(route, method string, status int, code string, bytes int64, took time.Duration)
+}
+
 // Config says what an [API] serves. A dependency that is nil leaves its routes
 // out: the document at /openapi.json and the page at /docs leave them out too.
 type Config struct {
 	// Tokens is required.
 	Tokens TokenVerifier
+	// Policy decides about every call that needs a token; nil allows all of them.
+	Policy Authorizer
 	// Commands serves /v1/systems.
 	Commands CommandRunner
 	// Certificates serves /v1/certificates and /v1/ca.
 	Certificates CertificateAuthority
 	// Compat serves certificates in other services' formats.
 	Compat Compat
+	// Mounts are other APIs, each below prefixes of its own.
+	Mounts []Mounted
 	// Distribution serves /v1/ca/manifest.
 	Distribution Distributor
 	// Revocations serves /v1/admin/revocations on the admin listener; it needs
@@ -96,10 +124,16 @@ type Config struct {
 	Sessions SessionCloser
 	// Ring serves /v1/admin/ca on the admin listener.
 	Ring ca.Rotator
+	// Refusals serves /v1/admin/ca/refusals there.
+	Refusals RefusalProber
 	// Ledger serves /v1/admin/certificates on the admin listener.
 	Ledger CertificateLedger
 	// Snapshots serves /v1/admin/snapshot on the admin listener.
 	Snapshots Snapshotter
+	// Observer, if set, is told of every request.
+	Observer Observer
+	// Metrics, if set, serves /metrics on the admin listener.
+	Metrics http.Handler
 	// Audit is required; it records refused tokens.
 	Audit audit.Recorder
 	// Checks decide /readyz. All must pass.
@@ -123,6 +157,8 @@ type Config struct {
 	// MaxInFlightPerCaller bounds those of one caller; more are refused with 429.
 	// Default: a quarter of MaxInFlight.
 	MaxInFlightPerCaller int
+	// Rates limit requests over time, by caller and client; more are refused with 429.
+	Rates []RatePolicy
 	// MaxOutput bounds each output stream in an answer that is not streamed, in
 	// bytes, when the request sets no max_output_bytes; default 4 MiB.
 	MaxOutput int64
@@ -130,6 +166,10 @@ type Config struct {
 	// bytes, beyond 64 KiB of each stream; what does not fit is dropped and the
 	// answer says "truncated". One caller gets a quarter of it. Default 256 MiB.
 	OutputMemory int64
+	// BodyMemory bounds what the bodies of all requests hold, in bytes, beyond 64 KiB of
+	// each; a request whose body does not fit is refused. One caller gets a quarter of
+	// it. Default 256 MiB, and room for four of the largest bodies of exec at least.
+	BodyMemory int64
 	// BodyTimeout bounds how long a body may take to arrive; default 30 s.
 	BodyTimeout time.Duration
 	// WriteTimeout bounds each write to a client, not the whole answer; a client
@@ -145,16 +185,23 @@ type Config struct {
 
 // An API serves the public and the admin routes.
 type API struct {
-	cfg      Config
-	log      *slog.Logger
-	started  time.Time
-	public   http.Handler
-	admin    http.Handler
-	slots    chan struct{} // one element per request in flight
-	callers  *share        // requests in flight, by caller
-	memory   *share        // bytes of output in answers
-	refusals *refusals
-	draining atomic.Bool
+	cfg       Config
+	log       *slog.Logger
+	started   time.Time
+	public    http.Handler
+	admin     http.Handler
+	slots     chan struct{} // one element per request in flight
+	callers   *share        // requests in flight, by caller
+	rates     *rates
+	memory    *share    // bytes of output in answers
+	bodies    *share    // bytes of bodies
+	writers   sync.Pool // of *bufio.Writer
+	refusals  *refusals
+	followers *share // requests that wait for revocations, by address
+	draining  atomic.Bool
+	// leaving ends with Drain: nobody waits for changes of a service that goes.
+	leaving context.Context
+	leave   context.CancelFunc
 }
 
 // New checks cfg and reports all that is wrong with it at once.
@@ -169,9 +216,14 @@ func New(cfg Config) (*API, error) {
 		started:  time.Now(),
 		slots:    make(chan struct{}, cfg.MaxInFlight),
 		callers:  newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
+		rates:    newRates(slices.Clone(cfg.Rates)),
 		memory:   newShare(cfg.OutputMemory, cfg.OutputMemory/4),
+		bodies:   newShare(cfg.BodyMemory, cfg.BodyMemory/4),
 		refusals: &refusals{audit: cfg.Audit, log: cfg.Logger},
+
+		followers: newShare(maxFollowers, maxFollowersPerAddress),
 	}
+	a.leaving, a.leave = context.WithCancel(context.Background())
 	public := a.publicRoutes()
 	docs, err := newDocs(public)
 	if err != nil {
@@ -181,7 +233,7 @@ func New(cfg Config) (*API, error) {
 		rt.serve = a.limited(rt.serve)
 		public = append(public, rt)
 	}
-	a.public = a.observe(newRouter(a, public))
+	a.public = a.observe(a.withMounts(newRouter(a, public)))
 	a.admin = a.observe(a.fromPeer(newRouter(a, a.adminRoutes())))
 	return a, nil
 }
@@ -195,7 +247,10 @@ func (a *API) Admin() http.Handler { return a.admin }
 
 // Drain makes /readyz fail, so that load balancers send no more requests. What
 // comes in all the same is still served.
-func (a *API) Drain() { a.draining.Store(true) }
+func (a *API) Drain() {
+	a.draining.Store(true)
+	a.leave()
+}
 
 func (c *Config) check() error {
 	var errs []error
@@ -218,6 +273,7 @@ func (c *Config) check() error {
 		{"max in flight per caller", int64(c.MaxInFlightPerCaller)},
 		{"max output", c.MaxOutput},
 		{"output memory", c.OutputMemory},
+		{"body memory", c.BodyMemory},
 		{"body timeout", int64(c.BodyTimeout)},
 		{"write timeout", int64(c.WriteTimeout)},
 		{"heartbeat", int64(c.Heartbeat)},
@@ -234,6 +290,7 @@ func (c *Config) check() error {
 	if err := c.Compat.check(c.Certificates != nil); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, checkMounts(c.Mounts), checkRates(c.Rates))
 	for i, check := range c.Checks {
 		if check.Name == "" || check.Ready == nil {
 			errs = append(errs, fmt.Errorf("checks: number %d has no name or no function", i+1))
@@ -249,6 +306,7 @@ func (c *Config) setDefaults() {
 	c.MaxInFlightPerCaller = cmp.Or(c.MaxInFlightPerCaller, max(1, c.MaxInFlight/4))
 	c.MaxOutput = cmp.Or(c.MaxOutput, 4<<20)
 	c.OutputMemory = cmp.Or(c.OutputMemory, 256<<20)
+	c.BodyMemory = max(cmp.Or(c.BodyMemory, 256<<20), 4*(max(c.MaxExecBody, c.MaxCertificateBody)+bodyChunk))
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)

@@ -1,27 +1,23 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"sallyport/identity"
+	"sallyport/policy"
 	"sallyport/store/audit"
 )
 
 // authenticated verifies the caller's token from the header alone. The body is
 // not touched before: net/http answers "Expect: 100-continue" only when a handler
 // reads, and a body that nobody asked for is cut off with its connection.
-func (a *API) authenticated(h callerHandler) handler {
+func (a *API) authenticated(operation string, h callerHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		raw, err := bearer(r.Header)
-		caller, err := a.admit(r, raw, err)
+		caller, err := a.admit(r, operation, raw, err)
 		if err != nil {
 			return err
 		}
@@ -33,8 +29,9 @@ func (a *API) authenticated(h callerHandler) handler {
 	}
 }
 
-// admit verifies a token, unless it could not be found, and records a refusal.
-func (a *API) admit(r *http.Request, raw string, err error) (identity.Identity, error) {
+// admit verifies a token, unless it could not be found, and records a refusal. It
+// counts the request of a known caller against the rates, and asks the policy.
+func (a *API) admit(r *http.Request, operation, raw string, err error) (identity.Identity, error) {
 	var caller identity.Identity
 	if err == nil {
 		caller, err = a.cfg.Tokens.Verify(r.Context(), raw)
@@ -44,12 +41,47 @@ func (a *API) admit(r *http.Request, raw string, err error) (identity.Identity, 
 	}
 	if err == nil {
 		exchangeFrom(r.Context()).caller = caller
-		return caller, nil
+		if err := a.rates.take(caller); err != nil {
+			return caller, err
+		}
+		return caller, a.authorize(r, operation, caller)
 	}
 	if kindOf(err).status < http.StatusInternalServerError {
 		a.refusals.record(r.Context(), err)
 	}
 	return identity.Identity{}, err
+}
+
+// authorize asks the policy about the call, and records what is denied.
+func (a *API) authorize(r *http.Request, operation string, caller identity.Identity) error {
+	if a.cfg.Policy == nil {
+		return nil
+	}
+	act := policy.Act{
+		Operation: operation, System: exchangeFrom(r.Context()).system,
+		Method: r.Method, Address: audit.RequestFrom(r.Context()).SourceIP,
+	}
+	err := a.cfg.Policy.Authorize(r.Context(), caller, act)
+	denied, ok := errors.AsType[*policy.DeniedError](err)
+	if !ok {
+		return err
+	}
+	act.System = a.knownSystem(caller, act.System)
+	a.refusals.recordDenied(r.Context(), caller, act, denied)
+	return &requestError{err: denied, detail: denied.Message}
+}
+
+// knownSystem is the name if there is such a system for the caller, else "": records are
+// counted by it, and a client can invent any number of names.
+func (a *API) knownSystem(caller identity.Identity, name string) string {
+	if a.cfg.Commands == nil || name == "" {
+		return ""
+	}
+	info, err := a.cfg.Commands.System(caller, name)
+	if err != nil {
+		return ""
+	}
+	return info.Name
 }
 
 // bearer takes the token from the one Authorization header (RFC 6750 §2.1). The
@@ -85,79 +117,4 @@ func challenge(h http.Header, p problem, err error) {
 	case p.Status == http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", realm+`, error="invalid_token", error_description="`+p.Title+`"`)
 	}
-}
-
-// The refused tokens that are recorded, per minute. Each record costs an fsync and
-// half a kilobyte for ever, and anyone can send bad tokens: 120 a minute are 90 MB
-// a day. Tokens of the issuers' own making are recorded apart, so that a flood of
-// the others cannot hide them.
-const (
-	maxUnverifiedRefusals = 120
-	maxVerifiedRefusals   = 1200
-)
-
-// refusals records refused tokens; above the bounds it counts them instead, and
-// the next record of the kind carries the count.
-type refusals struct {
-	audit audit.Recorder
-	log   *slog.Logger
-
-	mu                   sync.Mutex // guards what follows
-	unverified, verified quota
-}
-
-// A quota is what was recorded of one kind in the current minute.
-type quota struct {
-	minute               time.Time
-	recorded, suppressed int
-}
-
-func (f *refusals) record(ctx context.Context, cause error) {
-	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
-	refusal, verified := errors.AsType[*identity.RefusalError](cause)
-	if verified {
-		e.Issuer, e.Subject = refusal.Issuer, refusal.Subject
-	}
-	suppressed, ok := f.admit(verified, time.Now())
-	if !ok {
-		return
-	}
-	if suppressed > 0 {
-		e.Detail = map[string]string{"suppressed": strconv.Itoa(suppressed)}
-	}
-	// The token is refused whether or not this can be recorded, and the record
-	// must not depend on whether the client waits for it.
-	if err := f.audit.Record(context.WithoutCancel(ctx), e); err != nil {
-		f.log.LogAttrs(ctx, slog.LevelError, "refused token was not recorded",
-			slog.String("request_id", audit.RequestFrom(ctx).ID), slog.Any("error", err))
-	}
-}
-
-// admit says whether to record now, and how many were left out before.
-func (f *refusals) admit(verified bool, now time.Time) (suppressed int, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	q, most := &f.unverified, maxUnverifiedRefusals
-	if verified {
-		q, most = &f.verified, maxVerifiedRefusals
-	}
-	if minute := now.Truncate(time.Minute); !minute.Equal(q.minute) {
-		q.minute, q.recorded = minute, 0
-	}
-	if q.recorded >= most {
-		q.suppressed++
-		return 0, false
-	}
-	q.recorded++
-	suppressed, q.suppressed = q.suppressed, 0
-	return suppressed, true
-}
-
-// oneLine bounds an internal reason for the audit log.
-func oneLine(s string) string {
-	s = strings.ReplaceAll(s, "\n", ": ")
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "…"
-	}
-	return s
 }

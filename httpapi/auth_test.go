@@ -201,7 +201,7 @@ func TestATokenIsRefusedAlsoWhenThatCannotBeAudited(t *testing.T) {
 	s := start(t, nil)
 	s.trail.err = audit.ErrUnavailable
 	s.do("GET", "/v1/whoami", "", "Authorization", "Bearer nonsense").wantProblem(t, 401, "token_invalid")
-	if !strings.Contains(s.log.String(), "refused token was not recorded") {
+	if !strings.Contains(s.log.String(), "refusal was not recorded") {
 		t.Error("the log does not say so")
 	}
 }

@@ -121,9 +121,14 @@ func (a *API) trustedKeys(w http.ResponseWriter, r *http.Request) error {
 	return serveShared(w, r, "text/plain; charset=utf-8", a.cfg.Certificates.TrustBundle())
 }
 
-// revokedKeys is GET /v1/ca/revoked-keys.
+// revokedKeys is GET /v1/ca/revoked-keys. A client that has the list, and prefers to
+// wait for the next one, is told when it is there.
 func (a *API) revokedKeys(w http.ResponseWriter, r *http.Request) error {
-	return serveShared(w, r, "application/octet-stream", a.cfg.Certificates.RevocationList())
+	list := a.cfg.Certificates.RevocationList()
+	if wait := preferredWait(r); wait > 0 && hasBytes(r, list) {
+		list = a.awaitRevocations(w, r, list, wait)
+	}
+	return serveShared(w, r, "application/octet-stream", list)
 }
 
 // manifest is GET /v1/ca/manifest.
@@ -161,18 +166,30 @@ func serveShared(w http.ResponseWriter, r *http.Request, mediaType string, data 
 // serveBytes answers with a strong ETag, or with 304 to a client that has the
 // bytes (RFC 9110 §13.1.2).
 func serveBytes(w http.ResponseWriter, r *http.Request, mediaType string, data []byte) {
-	sum := sha256.Sum256(data)
-	tag := `"` + hex.EncodeToString(sum[:16]) + `"`
 	h := w.Header()
-	h.Set("ETag", tag)
-	for known := range strings.SplitSeq(strings.Join(r.Header.Values("If-None-Match"), ","), ",") {
-		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
+	h.Set("ETag", tagOf(data))
+	if hasBytes(r, data) {
+		w.WriteHeader(http.StatusNotModified)
+		return
 	}
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(data) // a client that is gone needs no answer
+}
+
+func tagOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
+}
+
+// hasBytes says whether the client has the bytes, by its If-None-Match.
+func hasBytes(r *http.Request, data []byte) bool {
+	tag := tagOf(data)
+	for known := range strings.SplitSeq(strings.Join(r.Header.Values("If-None-Match"), ","), ",") {
+		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
+			return true
+		}
+	}
+	return false
 }

@@ -1,6 +1,10 @@
 package httpapi
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"context"
+	"unicode/utf8"
+)
 
 const (
 	// chunkBytes is what a collector takes from the memory of all answers at a time.
@@ -64,6 +68,41 @@ func (c *collector) release() {
 	c.memory.give(c.caller, c.taken)
 	c.chunks, c.taken = nil, 0
 }
+
+// An Output keeps a stream of a command for a call of a mounted API, within the memory
+// that all answers have. It is not safe for concurrent use.
+type Output struct{ collector }
+
+// OutputOf returns an Output for the request of ctx. Release it when the request has
+// been answered.
+func OutputOf(ctx context.Context) *Output {
+	x := exchangeFrom(ctx)
+	return &Output{collector{memory: x.memory, caller: keyOf(x.caller), limit: x.maxOutput}}
+}
+
+// Take returns what was written, once; the memory of it stays taken.
+func (o *Output) Take() []byte {
+	all := bytes.Join(o.chunks, nil)
+	o.chunks = nil
+	return all
+}
+
+// Hold counts n bytes that are kept elsewhere for the call, and says whether there is
+// room for them.
+func (o *Output) Hold(n int64) bool {
+	for o.size += n; o.size > freeChunks*chunkBytes+o.taken; o.taken += chunkBytes {
+		if !o.memory.take(o.caller, chunkBytes) {
+			return false
+		}
+	}
+	return true
+}
+
+// Truncated says that more was written than there was room for.
+func (o *Output) Truncated() bool { return o.truncated }
+
+// Release gives the memory back. It may be called again.
+func (o *Output) Release() { o.release() }
 
 // text says whether the stream is UTF-8, and how long it is as a JSON string.
 func (c *collector) text() (valid bool, escaped int64) {

@@ -54,7 +54,7 @@ func (c Compat) check(certificates bool) error {
 func (a *API) compatRoutes() []route {
 	var routes []route
 	if a.cfg.Compat.SSHKeys {
-		routes = append(routes, route{http.MethodPost, "/api/v1/ssh-keys", a.forCaller(asJSON(a.makeSSHKey))})
+		routes = append(routes, route{http.MethodPost, "/api/v1/ssh-keys", a.forCaller(opIssue, asJSON(a.makeSSHKey))})
 	}
 	if a.cfg.Compat.DeiC != "" {
 		routes = append(routes,

@@ -67,7 +67,7 @@ func (a *API) deicSign(w http.ResponseWriter, r *http.Request) (*ssh.Certificate
 	if token == "" {
 		err = &requestError{err: errTokenMissing, field: "OTT", detail: "Send an access token in the field OTT."}
 	}
-	caller, err := a.admit(r, token, err)
+	caller, err := a.admit(r, opIssue, token, err)
 	if err != nil {
 		return nil, nobody, err
 	}

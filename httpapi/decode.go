@@ -28,20 +28,10 @@ func (a *API) readObject(w http.ResponseWriter, r *http.Request, limit int64) (*
 
 // readBody is readObject for clients that mislabel what they send.
 func (a *API) readBody(w http.ResponseWriter, r *http.Request, limit int64) (*object, error) {
-	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	// The deadline of the body must not stay: net/http goes on reading, to notice
-	// that the client leaves, and would take its end for that.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails in tests only
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, tooLarge(limit)
-	}
+	body, err := ReadBody(w, r, limit)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBodyTimeout, err)
+		return nil, err
 	}
-	exchangeFrom(r.Context()).bodyRead = true
 	return parseObject(body)
 }
 

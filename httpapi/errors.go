@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"sallyport/ca"
 	"sallyport/executor"
 	"sallyport/identity"
+	"sallyport/policy"
 	"sallyport/store/audit"
 )
 
@@ -62,7 +64,8 @@ var kinds = []struct {
 	{errRouteUnknown, kind{http.StatusNotFound, "route_unknown", "No such route", "There is nothing at this path. Paths are matched exactly, without redirects.", 0}},
 	{errMethod, kind{http.StatusMethodNotAllowed, "method_not_allowed", "Method is not allowed", "The Allow header lists the methods of this path.", 0}},
 	{errOverloaded, kind{http.StatusServiceUnavailable, "overloaded", "Too many requests", "Too many requests are in flight. Nothing was done; try again.", 1}},
-	{errCallerBusy, kind{http.StatusTooManyRequests, "caller_overloaded", "Too many requests of yours", "Too many requests of this caller are in flight. Nothing was done; try again when some have ended.", 1}},
+	{errCallerBusy, kind{http.StatusTooManyRequests, "caller_overloaded", "Too many requests of yours", "Too many requests of this caller are in flight, or wait for a login node. Nothing was done; try again when some have ended.", 1}},
+	{errRate, kind{http.StatusTooManyRequests, "rate_limited", "Rate is exceeded", "More requests came than the site's policy allows a caller, or his client, in the time. Nothing was done.", 1}},
 	{errNotReady, kind{http.StatusServiceUnavailable, "not_ready", "Not ready", "The service is starting, draining, or missing something that it needs.", 5}},
 	{errPeerRefused, kind{http.StatusForbidden, "peer_refused", "Peer is refused", "Only root and the user of the daemon may use the admin socket.", 0}},
 
@@ -71,6 +74,8 @@ var kinds = []struct {
 	{identity.ErrInvalidToken, kind{http.StatusUnauthorized, "token_invalid", "Token is not valid", "The token is not acceptable. The log of the service has the reason under the request id.", 0}},
 	{identity.ErrScope, kind{http.StatusForbidden, "scope_missing", "Scope is missing", "The token is good but lacks a scope or claim that this service requires.", 0}},
 	{identity.ErrNoLogin, kind{http.StatusForbidden, "login_refused", "Login is refused", "The token is good but names no login that may be used here.", 0}},
+	{policy.ErrDenied, kind{http.StatusForbidden, "policy_denied", "Denied by policy", "The site's policy does not allow the caller this call. The audit log of the service names the rule under the request id.", 0}},
+	{policy.ErrUnavailable, kind{http.StatusServiceUnavailable, "policy_unavailable", "No decision could be had", "The site's policy could not be decided for this call, so nothing was done; try again.", 1}},
 	{identity.ErrUnavailable, kind{http.StatusServiceUnavailable, "issuer_unavailable", "Issuer is not available", "The keys of the token's issuer cannot be had at the moment.", 5}},
 
 	{ca.ErrPolicy, kind{http.StatusForbidden, ca.CodeRevoked, "Access was revoked", "The caller or the key was revoked. Only the site's administrators can lift that.", 0}},
@@ -81,9 +86,9 @@ var kinds = []struct {
 	{executor.ErrHostKey, kind{http.StatusBadGateway, "host_key_refused", "Host key is not trusted", "The login node showed a host key that is not the expected one. Nothing was sent to it.", 0}},
 	{executor.ErrLoginRefused, kind{http.StatusBadGateway, "node_login_refused", "Login node refused the login", "The login node did not accept the caller's credential. The command was not started.", 0}},
 	{executor.ErrNoCredential, kind{http.StatusForbidden, "credential_refused", "No credential", "No credential could be had for the caller. The command was not started.", 0}},
+	{executor.ErrCallerBusy, kind{http.StatusTooManyRequests, "caller_overloaded", "Too many requests of yours", "Too many requests of this caller are in flight, or wait for a login node. Nothing was done; try again when some have ended.", 1}},
 	{executor.ErrBusy, kind{http.StatusServiceUnavailable, "busy", "System is busy", "No session became free in time. The command was not started.", 1}},
 	{executor.ErrClosed, kind{http.StatusServiceUnavailable, "shutting_down", "Service is shutting down", "The service is shutting down. If the command had been started, it was ended.", 5}},
-	{executor.ErrUnavailable, kind{http.StatusServiceUnavailable, "node_unavailable", "Login nodes are not available", "No login node of the system could be reached. The command was not started.", 5}},
 
 	{audit.ErrUnavailable, kind{http.StatusServiceUnavailable, "audit_unavailable", "Audit log is not writable", "The act could not be recorded, so it was not done.", 5}},
 	{ca.ErrPolicy, kind{http.StatusUnauthorized, ca.CodeIdentity, "Token has expired", "The token has expired since the request came in. Get a new one.", 0}},
@@ -97,6 +102,7 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
 	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
 	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
+	{executor.ErrUnavailable, kind{http.StatusServiceUnavailable, "node_unavailable", "Login nodes are not available", "No login node of the system could be reached. The command was not started.", 5}},
 	{ca.ErrStep, kind{http.StatusConflict, "step_refused", "Step is refused", "The step is not safe or not possible now. Nothing was changed.", 0}},
 	{ca.ErrNotFound, kind{http.StatusNotFound, "serial_unknown", "No such certificate", "The ledger has no certificate with this serial number.", 0}},
 
@@ -164,6 +170,12 @@ func problemOf(ctx context.Context, err error) problem {
 		p.Detail = e.Error()
 	} else if e, ok := errors.AsType[*ca.RequestError](err); ok && e.Code == k.code {
 		p.Field, p.Detail = e.Field, e.Detail
+	}
+	if busy, ok := errors.AsType[*executor.RetryError](err); ok && k.retry > 0 {
+		p.retry = int(busy.RetryAfter.Seconds())
+	}
+	if e, ok := errors.AsType[*rateError](err); ok {
+		p.retry = min(int((e.after+time.Second-1)/time.Second), 60)
 	}
 	return p
 }

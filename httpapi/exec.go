@@ -67,7 +67,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request, caller identity.Ident
 	if err != nil {
 		return err
 	}
-	writeResult(w, result, stdout, stderr)
+	a.writeResult(w, result, stdout, stderr)
 	return nil
 }
 
@@ -121,7 +121,7 @@ func stdin(o *object) io.Reader {
 
 // writeResult writes one JSON object. It ignores that a write fails, as writeBody
 // does: the client is gone.
-func writeResult(w http.ResponseWriter, r executor.Result, stdout, stderr *collector) {
+func (a *API) writeResult(w http.ResponseWriter, r executor.Result, stdout, stderr *collector) {
 	code, signal := ending(r)
 	head := marshal(execAnswer{
 		ID: r.ID, System: r.System, Node: r.Node, User: r.User,
@@ -134,7 +134,15 @@ func writeResult(w http.ResponseWriter, r executor.Result, stdout, stderr *colle
 	})
 	w.Header().Set("Content-Type", mediaJSON)
 	w.WriteHeader(http.StatusOK)
-	out := bufio.NewWriterSize(w, maxWrite)
+	out, ok := a.writers.Get().(*bufio.Writer)
+	if !ok {
+		out = bufio.NewWriterSize(nil, maxWrite)
+	}
+	out.Reset(w)
+	defer func() {
+		out.Reset(nil) // it must not keep the request alive
+		a.writers.Put(out)
+	}()
 	_, err := out.Write(bytes.TrimSuffix(head, []byte("}\n")))
 	for _, stream := range []struct {
 		name string

@@ -106,6 +106,10 @@ func (f fakeCA) TrustBundle() []byte { return []byte("ssh-ed25519 AAAA ca\n") }
 
 func (f fakeCA) RevocationList() []byte { return []byte("SSHKRL\n\x00") }
 
+func (f fakeCA) RevocationVersion() uint64 { return 1 }
+
+func (f fakeCA) AwaitRevocationList(ctx context.Context, _ uint64) { <-ctx.Done() }
+
 // fakeDistributor publishes one manifest.
 type fakeDistributor struct{ err error }
 

@@ -53,3 +53,13 @@ func TestOneLogLineSaysWhoAskedForWhatAndWhatCameOfIt(t *testing.T) {
 		t.Errorf("lines (-want +got):\n%s", diff)
 	}
 }
+
+func TestAnErrorInTheLogIsBounded(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.do("GET", "/v1/systems/"+strings.Repeat("%c3%a9", 8000), "")
+	lines := s.lines(t)
+	if text, ok := lines[len(lines)-1]["error"].(string); !ok || len(text) > 2100 || !strings.HasSuffix(text, "é…") {
+		t.Errorf("the error has %d bytes", len(text))
+	}
+}

@@ -20,11 +20,22 @@ import (
 // request's own goroutine touches it.
 type exchange struct {
 	route  string // template of the path, never the path itself
+	system string // that the path names, as it stands there
 	caller identity.Identity
 	err    error
 	code   string
 	// bodyRead says that the body was read to its end.
 	bodyRead bool
+	// bodyTimeout is how long a body may be silent.
+	bodyTimeout time.Duration
+	// bodies is the memory of all bodies, bodyTaken what this request's has of it.
+	bodies    *share
+	bodyTaken int64
+	// memory is that of all answers, maxOutput the limit of one stream in it.
+	memory    *share
+	maxOutput int64
+	// mount, if set, writes the errors.
+	mount Mounted
 }
 
 type exchangeKey struct{}
@@ -42,8 +53,9 @@ func exchangeFrom(ctx context.Context) *exchange {
 // every answer has, survives a panic and writes the one log line.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start, x := time.Now(), &exchange{route: "none"}
+		start, x := time.Now(), &exchange{route: "none", bodyTimeout: a.cfg.BodyTimeout, bodies: a.bodies, memory: a.memory, maxOutput: a.cfg.MaxOutput}
 		req := audit.Request{ID: requestID(r), SourceIP: a.sourceIP(r)}
+		req.Traceparent, _ = audit.CleanTraceparent(r.Header.Get("Traceparent"))
 		ctx := audit.WithRequest(context.WithValue(r.Context(), exchangeKey{}, x), req)
 		r = r.WithContext(ctx)
 		rw := newResponse(w, a.cfg.WriteTimeout)
@@ -60,7 +72,12 @@ func (a *API) observe(next http.Handler) http.Handler {
 				linger(rw, r.Body)
 			}
 			rw.finish(unread)
-			a.logRequest(r, x, rw, time.Since(start))
+			x.giveBody()
+			took := time.Since(start)
+			a.logRequest(r, x, rw, took)
+			if a.cfg.Observer != nil {
+				a.cfg.Observer.Request(x.route, knownMethod(r.Method), rw.status, x.code, rw.bytes, took)
+			}
 			if abort {
 				panic(http.ErrAbortHandler) // net/http then cuts the connection without a word
 			}
@@ -162,6 +179,9 @@ func (a *API) logRequest(r *http.Request, x *exchange, rw *response, took time.D
 		slog.Int64("bytes", rw.bytes),
 		slog.Duration("duration", took),
 	}
+	if id := audit.TraceID(req.Traceparent); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
+	}
 	if x.caller.Valid() {
 		attrs = append(attrs, slog.Any("caller", x.caller))
 	}
@@ -174,11 +194,22 @@ func (a *API) logRequest(r *http.Request, x *exchange, rw *response, took time.D
 		level = slog.LevelError
 		fallthrough
 	case x.err != nil:
-		attrs = append(attrs, slog.Any("error", x.err))
+		attrs = append(attrs, slog.String("error", logged(x.err)))
 	case x.route == "/livez" || x.route == "/readyz":
 		level = slog.LevelDebug
 	}
 	a.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// logged bounds an error for the log: it may repeat what a client sent, which may be
+// megabytes.
+func logged(err error) string {
+	const most = 2 << 10
+	text := err.Error()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 // knownMethod keeps a client's inventions out of the log.

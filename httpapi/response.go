@@ -22,6 +22,7 @@ type response struct {
 	timeout time.Duration
 	status  int // 0 until the header is written
 	bytes   int64
+	flushed bool
 }
 
 func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
@@ -59,16 +60,20 @@ func (w *response) Write(p []byte) (int, error) {
 
 // FlushError is what http.ResponseController.Flush calls.
 func (w *response) FlushError() error {
+	w.flushed = true
 	w.arm()
 	defer w.disarm()
 	return w.control.Flush()
 }
 
-// finish is the last call; net/http sends what is still buffered after it. Before
-// that it would wait for up to 256 KiB of a body that nobody read.
+// finish is the last call; net/http sends what is still buffered after it. Before it
+// sends a header it would wait for up to 256 KiB of a body that nobody read. If it has
+// sent the header, it has done so, and reads in the background what comes next:
+// a deadline for that would cancel every later request of the connection.
 func (w *response) finish(unread bool) {
+	const buffered = 2048 // net/http: bufferBeforeChunkingSize
 	w.arm()
-	if unread {
+	if unread && !w.flushed && w.bytes <= buffered {
 		w.readBy(time.Now())
 	}
 }
@@ -80,7 +85,8 @@ func (w *response) arm()               { _ = w.control.SetWriteDeadline(time.Now
 func (w *response) readBy(t time.Time) { _ = w.control.SetReadDeadline(t) }
 func (w *response) disarm()            { _ = w.control.SetWriteDeadline(time.Time{}) }
 
-// fail answers with the problem document of err.
+// fail answers with the problem document of err, or in the form of the mounted API
+// that the request is for.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := noteError(r.Context(), err)
 	if p.retry > 0 {
@@ -92,6 +98,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Cache-Control", "no-store")
+	if x := exchangeFrom(r.Context()); x.mount != nil {
+		x.code = x.mount.Fail(w, r, x.caller, refusalOf(p, err))
+		return
+	}
 	writeBody(w, p.Status, "application/problem+json", p)
 }
 

@@ -53,7 +53,8 @@ func newRouter(a *API, routes []route) http.Handler {
 func (a *API) methods(path string, handlers map[string]handler) http.Handler {
 	allow := slices.Sorted(maps.Keys(handlers))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		exchangeFrom(r.Context()).route = path
+		x := exchangeFrom(r.Context())
+		x.route, x.system = path, pathValue(r, "system")
 		h, ok := handlers[r.Method]
 		if !ok {
 			w.Header().Set("Allow", strings.Join(allow, ", "))

@@ -6,22 +6,34 @@ import (
 	"sallyport/identity"
 )
 
+// Operations are the names by which a policy knows the calls that need a token.
+// Certificates in the formats of other services count as certificates.
+func Operations() []string { return []string{opWhoami, opSystems, opSystem, opExec, opIssue} }
+
+const (
+	opWhoami  = "whoami"
+	opSystems = "systems.list"
+	opSystem  = "systems.show"
+	opExec    = "exec"
+	opIssue   = "certificates.issue"
+)
+
 // publicRoutes are the calls for which there is a dependency.
 func (a *API) publicRoutes() []route {
 	routes := []route{
 		{http.MethodGet, "/livez", a.livez},
 		{http.MethodGet, "/readyz", a.readyz},
-		{http.MethodGet, "/v1/whoami", a.forCaller(asJSON(a.whoami))},
+		{http.MethodGet, "/v1/whoami", a.forCaller(opWhoami, asJSON(a.whoami))},
 	}
 	if a.cfg.Commands != nil {
 		routes = append(routes,
-			route{http.MethodPost, "/v1/systems/{system}/exec", a.forCaller(a.exec)},
-			route{http.MethodGet, "/v1/systems", a.forCaller(asJSON(a.systems))},
-			route{http.MethodGet, "/v1/systems/{system}", a.forCaller(asJSON(a.system))})
+			route{http.MethodPost, "/v1/systems/{system}/exec", a.forCaller(opExec, a.exec)},
+			route{http.MethodGet, "/v1/systems", a.forCaller(opSystems, asJSON(a.systems))},
+			route{http.MethodGet, "/v1/systems/{system}", a.forCaller(opSystem, asJSON(a.system))})
 	}
 	if a.cfg.Certificates != nil {
 		routes = append(routes,
-			route{http.MethodPost, "/v1/certificates", a.forCaller(asJSON(a.issue))},
+			route{http.MethodPost, "/v1/certificates", a.forCaller(opIssue, asJSON(a.issue))},
 			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
 			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
 	}
@@ -34,7 +46,9 @@ func (a *API) publicRoutes() []route {
 }
 
 // forCaller is how every call that needs a token is served.
-func (a *API) forCaller(h callerHandler) handler { return a.limited(a.authenticated(h)) }
+func (a *API) forCaller(operation string, h callerHandler) handler {
+	return a.limited(a.authenticated(operation, h))
+}
 
 // asJSON refuses a client that does not want what the call answers.
 func asJSON(h callerHandler) callerHandler {

@@ -49,3 +49,10 @@ func (s *share) give(c callerKey, n int64) {
 		delete(s.held, c)
 	}
 }
+
+// state returns what is left, and how many hold something.
+func (s *share) state() (left int64, holders int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left, len(s.held)
+}

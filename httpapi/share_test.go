@@ -169,3 +169,25 @@ func TestTextSurvivesWhereverChunksEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsHeldForACallIsBounded(t *testing.T) {
+	t.Parallel()
+	memory := newShare(1<<20, 1<<18)
+	o := &Output{collector{memory: memory, caller: alice}}
+	held := 0
+	for o.Hold(1000) {
+		held += 1000
+	}
+	// A quarter, and what is free.
+	if want := 1<<18 + freeChunks*chunkBytes; held > want || held < want-1000 {
+		t.Errorf("%d bytes could be held, want %d", held, want)
+	}
+	if other := (&Output{collector{memory: memory, caller: bob}}); !other.Hold(1 << 17) {
+		t.Error("another caller has no room")
+	}
+	o.Release()
+	o.Release()
+	if left, _ := memory.state(); left != 1<<20-1<<16 {
+		t.Errorf("%d bytes are left", left)
+	}
+}

@@ -1,0 +1,68 @@
+package firecrest
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"time"
+
+	"sallyport/executor"
+)
+
+const (
+	zoneKept = 10 * time.Minute
+	maxZones = 1000
+	maxZone  = 64 << 10 // bytes of a file of time zone data
+)
+
+// zones remembers the time zone of a system's nodes: listings have local times. It
+// does so for each person, since what answers is a process of that person.
+type zones struct {
+	mu    sync.Mutex // guards known
+	known map[person]knownZone
+}
+
+type knownZone struct {
+	*time.Location
+	until time.Time
+}
+
+// zone is the time zone of the node, UTC if that has none.
+func (c *call) zone(ctx context.Context, files *executor.Files) *time.Location {
+	who, now := c.person(), time.Now()
+	z := &c.system.zones
+	z.mu.Lock()
+	known, ok := z.known[who]
+	z.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return known.Location
+	}
+	zone := readZone(ctx, files)
+	if ctx.Err() != nil {
+		return zone
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.known == nil || len(z.known) >= maxZones {
+		z.known = make(map[person]knownZone)
+	}
+	z.known[who] = knownZone{zone, now.Add(zoneKept)}
+	return zone
+}
+
+func readZone(ctx context.Context, files *executor.Files) *time.Location {
+	file, err := files.Open(ctx, "/etc/localtime")
+	if err != nil {
+		return time.UTC
+	}
+	defer file.Close()
+	var data bytes.Buffer
+	if _, err := file.WriteRange(ctx, &data, 0, maxZone); err != nil {
+		return time.UTC
+	}
+	zone, err := time.LoadLocationFromTZData("node", data.Bytes())
+	if err != nil {
+		return time.UTC
+	}
+	return zone
+}

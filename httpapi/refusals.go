@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/identity"
+	"sallyport/policy"
+	"sallyport/store/audit"
+)
+
+// The refused tokens and denied calls that are recorded, per minute. Each record costs an fsync and
+// half a kilobyte for ever, and anyone can send bad tokens: 120 a minute are 90 MB
+// a day. Tokens of the issuers' own making are recorded apart, so that a flood of
+// the others cannot hide them.
+const (
+	maxUnverifiedRefusals = 120
+	maxVerifiedRefusals   = 1200
+)
+
+// refusals records refused tokens; above the bounds it counts them instead, and
+// the next record of the kind carries the count.
+type refusals struct {
+	audit audit.Recorder
+	log   *slog.Logger
+
+	mu                           sync.Mutex // guards what follows
+	unverified, verified, denied quota
+}
+
+// A quota is what was recorded of one kind in the current minute.
+type quota struct {
+	minute               time.Time
+	recorded, suppressed int
+}
+
+func (f *refusals) record(ctx context.Context, cause error) {
+	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
+	refusal, verified := errors.AsType[*identity.RefusalError](cause)
+	if verified {
+		e.Issuer, e.Subject = refusal.Issuer, refusal.Subject
+	}
+	q, most := &f.unverified, maxUnverifiedRefusals
+	if verified {
+		q, most = &f.verified, maxVerifiedRefusals
+	}
+	f.write(ctx, e, q, most)
+}
+
+// recordDenied records a call that the policy denies.
+func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause *policy.DeniedError) {
+	f.write(ctx, audit.Event{
+		Action: audit.CallDenied, Outcome: audit.Failure, Reason: oneLine(cause.Error()),
+		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(), System: act.System,
+		Detail: map[string]string{"operation": act.Operation},
+	}, &f.denied, maxVerifiedRefusals)
+}
+
+// write records an event unless too many of its kind were recorded in the minute.
+func (f *refusals) write(ctx context.Context, e audit.Event, q *quota, most int) {
+	suppressed, ok := f.admit(q, most, time.Now())
+	if !ok {
+		return
+	}
+	if suppressed > 0 {
+		if e.Detail == nil {
+			e.Detail = make(map[string]string)
+		}
+		e.Detail["suppressed"] = strconv.Itoa(suppressed)
+	}
+	// What is refused stays refused whether or not this can be recorded, and the record
+	// must not depend on whether the client waits for it.
+	if err := f.audit.Record(context.WithoutCancel(ctx), e); err != nil {
+		f.log.LogAttrs(ctx, slog.LevelError, "refusal was not recorded",
+			slog.String("request_id", audit.RequestFrom(ctx).ID), slog.Any("error", err))
+	}
+}
+
+// admit says whether to record now, and how many were left out before.
+func (f *refusals) admit(q *quota, most int, now time.Time) (suppressed int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if minute := now.Truncate(time.Minute); !minute.Equal(q.minute) {
+		q.minute, q.recorded = minute, 0
+	}
+	if q.recorded >= most {
+		q.suppressed++
+		return 0, false
+	}
+	q.recorded++
+	suppressed, q.suppressed = q.suppressed, 0
+	return suppressed, true
+}
+
+// oneLine bounds an internal reason for the audit log.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(s, "\n", ": ")
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "…"
+	}
+	return s
+}
