@@ -248,7 +248,7 @@ func adminClient(f File) *client {
 }
 
 // offline opens the data folder, which no daemon uses, and hands use its CA.
-func offline(s streams, f File, use func(*ca.Authority) error) (err error) {
+func offline(s streams, f File, use func(*ca.Authority) error) error {
 	if err := checkDataDir(f.DataDir); err != nil {
 		return err
 	}
@@ -256,6 +256,11 @@ func offline(s streams, f File, use func(*ca.Authority) error) (err error) {
 	if err != nil {
 		return err
 	}
+	return withKeys(f, keys, use)
+}
+
+// withKeys is offline for somebody who has loaded the keys.
+func withKeys(f File, keys caKeys, use func(*ca.Authority) error) (err error) {
 	d, p := &daemon{}, &parts{file: f, keys: keys}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.openRecords(p); err != nil {

@@ -20,7 +20,7 @@ func newCAStatus(s streams) *cobra.Command {
 	config := configFlag(cmd, s)
 	form := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withRing(cmd.Context(), s, *config, func(ring ca.Rotator) error {
+		return withRing(s, *config, func(ring adminRing) error {
 			status, err := ring.RingStatus(cmd.Context())
 			if err != nil {
 				return err
@@ -28,7 +28,8 @@ func newCAStatus(s streams) *cobra.Command {
 			if *form == "json" {
 				return printJSON(s.out, status)
 			}
-			fmt.Fprintf(s.out, "bundle %d of %s, generation %d\n\n", status.Version, status.PublishedAt.Local().Format(time.DateTime), status.Generation)
+			fmt.Fprintf(s.out, "bundle %d of %s, revocation list %d, generation %d\n\n",
+				status.Version, status.PublishedAt.Local().Format(time.DateTime), status.RevocationVersion, status.Generation)
 			if err := printKeys(s, status); err != nil {
 				return err
 			}
@@ -82,31 +83,50 @@ func printNodes(s streams, status ca.RingStatus) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "SYSTEM\tNODE\tPROBED\tBUNDLE\tREVOCATION\tCLOCK\tKEYS")
+	fmt.Fprintln(table, "SYSTEM\tNODE\tPROBED\tBUNDLE\tREVOCATION LIST\tCLOCK\tKEYS")
 	for _, n := range status.Nodes {
-		probed, bundle, clock, revocation := "never", "-", "-", "-"
+		probed, bundle, clock := "never", "-", "-"
 		if !n.At.IsZero() {
 			probed = age(n.At) + " ago"
 		}
 		if n.BundleSeen > 0 {
 			bundle = fmt.Sprint(n.BundleSeen)
 		}
-		if n.Canary != nil {
-			revocation = map[ca.Outcome]string{ca.Accepted: "NOT CHECKED", ca.Refused: "checked"}[n.Canary.Outcome]
-		}
 		if n.SkewSeconds != nil {
 			clock = fmt.Sprintf("%+.1fs", *n.SkewSeconds)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.System, n.Address, probed, bundle, cmp.Or(revocation, "unknown"), clock, answers(n, status.Keys))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.System, n.Address, probed, bundle, revocationText(n, status.RevocationVersion), clock, answers(n, status.Keys))
 	}
 	return table.Flush()
+}
+
+// revocationText says which revocation list a node has, as its logins have shown.
+func revocationText(n ca.NodeStatus, version uint64) string {
+	switch {
+	case n.Canary == nil:
+		return "-"
+	case n.Canary.Outcome == ca.Accepted:
+		return "NOT CHECKED"
+	case n.Canary.Outcome != ca.Refused:
+		return "unknown"
+	case n.RevocationSeen >= version:
+		return "current"
+	case n.RevocationSeen > 0:
+		return fmt.Sprintf("%d, an old one", n.RevocationSeen)
+	}
+	return "checked, version unknown"
 }
 
 // answers says what a node made of the keys: "active accepted, retiring refused".
 func answers(n ca.NodeStatus, keys []ca.KeyStatus) string {
 	var texts []string
 	for _, k := range keys {
-		if answer, ok := n.Keys[k.Fingerprint]; ok && k.State != ca.KeyRetired {
+		answer, ok := n.Keys[k.Fingerprint]
+		switch {
+		case !ok || k.State == ca.KeyRetired:
+		case k.State == ca.KeyCompromised && answer.Outcome == ca.Accepted:
+			texts = append(texts, "COMPROMISED KEY ACCEPTED")
+		default:
 			texts = append(texts, fmt.Sprintf("%s %s", k.State, answer.Outcome))
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/ca"
+	"sallyport/httpapi"
 )
 
 // A remoteRing is the key ring of a running service.
@@ -42,6 +44,17 @@ func (r remoteRing) Probe(ctx context.Context) (nodes []ca.NodeStatus, err error
 	return nodes, asStepError(err)
 }
 
+// ProbeRefusals asks the service, which knows the actor's uid from the socket.
+func (r remoteRing) ProbeRefusals(ctx context.Context, actor ca.Actor, system string, accounts []string) (answers []ca.RefusalAnswer, err error) {
+	body := struct {
+		System   string   `json:"system"`
+		Accounts []string `json:"accounts"`
+		Reason   string   `json:"reason"`
+	}{system, accounts, actor.Reason}
+	err = r.c.call(ctx, http.MethodPost, "/v1/admin/ca/refusals", body, &answers)
+	return answers, asStepError(err)
+}
+
 // asStepError gives a refusal of the service the type that the library has.
 func asStepError(err error) error {
 	if p, ok := errors.AsType[*problem](err); ok && p.Code == "step_refused" {
@@ -51,9 +64,15 @@ func asStepError(err error) error {
 	return err
 }
 
-// withRing hands use the ring of the running service, or of the data folder if
+// An adminRing is all that the commands ask of a key ring.
+type adminRing interface {
+	ca.Rotator
+	httpapi.RefusalProber
+}
+
+// withRing hands use the ring of the running service, or of the data folder while
 // none runs.
-func withRing(ctx context.Context, s streams, config string, use func(ca.Rotator) error) error {
+func withRing(s streams, config string, use func(adminRing) error) error {
 	f, err := loadConfig(config, s.getenv)
 	if err != nil {
 		return err
@@ -61,19 +80,7 @@ func withRing(ctx context.Context, s streams, config string, use func(ca.Rotator
 	if !f.CA.Enabled {
 		return errors.New("ca.enabled is false: this service has no CA")
 	}
-	remote := remoteRing{adminClient(f)}
-	var alive struct{}
-	if err := remote.c.call(ctx, http.MethodGet, "/livez", nil, &alive); !errors.Is(err, errNoDaemon) {
-		return errors.Join(err, useIf(err == nil, use, remote))
-	}
-	return offline(s, f, func(a *ca.Authority) error { return use(a) })
-}
-
-func useIf(ok bool, use func(ca.Rotator) error, ring ca.Rotator) error {
-	if !ok {
-		return nil
-	}
-	return use(ring)
+	return use(&eitherRing{remote: remoteRing{adminClient(f)}, streams: s, file: f})
 }
 
 // stepOptions are the flags of a step.
@@ -126,7 +133,7 @@ func newCAStep(s streams, step, short, long string) *cobra.Command {
 			opt.act.Key = args[0]
 		}
 		opt.act.Actor = ca.Actor{UID: os.Getuid(), Reason: opt.reason}
-		return withRing(cmd.Context(), s, *config, func(ring ca.Rotator) error {
+		return withRing(s, *config, func(ring adminRing) error {
 			status, err := ring.Act(cmd.Context(), opt.act)
 			if err != nil {
 				return err
@@ -156,7 +163,7 @@ func newCAProbe(s streams) *cobra.Command {
 	config := configFlag(cmd, s)
 	form := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withRing(cmd.Context(), s, *config, func(ring ca.Rotator) error {
+		return withRing(s, *config, func(ring adminRing) error {
 			nodes, err := ring.Probe(cmd.Context())
 			if err != nil {
 				return err
@@ -170,19 +177,46 @@ func newCAProbe(s streams) *cobra.Command {
 			} else {
 				err = printNodes(s, status)
 			}
-			for _, n := range nodes {
-				switch {
-				case err != nil:
-				case n.BundleSeen != status.Version:
-					err = fmt.Errorf("%s does not follow bundle %d", n.Address, status.Version)
-				case n.Canary != nil && n.Canary.Outcome == ca.Accepted:
-					err = fmt.Errorf("%s accepts a revoked certificate: its RevokedKeys is missing or empty", n.Address)
-				}
-			}
-			return err
+			return cmp.Or(err, probeVerdict(nodes, status.Version))
 		})
 	}
 	return cmd
+}
+
+// probeVerdict names every node with which something is wrong.
+func probeVerdict(nodes []ca.NodeStatus, bundle uint64) error {
+	var silent, behind, unchecked []string
+	for _, n := range nodes {
+		answered := false
+		for _, k := range n.Keys {
+			answered = answered || k.Outcome != ca.Unknown
+		}
+		switch {
+		case !answered:
+			silent = append(silent, n.Address)
+		case n.BundleSeen != bundle:
+			behind = append(behind, n.Address)
+		case n.Canary != nil && n.Canary.Outcome == ca.Accepted:
+			unchecked = append(unchecked, n.Address)
+		}
+	}
+	var faults []string
+	for _, f := range []struct {
+		nodes []string
+		what  string
+	}{
+		{silent, "cannot be asked: see 'sallyport node check SYSTEM'"},
+		{behind, fmt.Sprintf("does not follow bundle %d: on the node, 'systemctl start sallyport-node-sync.service'", bundle)},
+		{unchecked, "accepts a revoked certificate: its RevokedKeys is missing or empty"},
+	} {
+		if len(f.nodes) > 0 {
+			faults = append(faults, strings.Join(f.nodes, ", ")+" "+f.what)
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(faults, "; "))
 }
 
 const caRotateLong = `Replace the active CA key, with proof at every step and without a moment in which
@@ -208,7 +242,7 @@ func newCARotate(s streams) *cobra.Command {
 	exceptFlag(cmd, &opt.Except)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opt.Actor.UID = os.Getuid()
-		return withRing(cmd.Context(), s, *config, func(ring ca.Rotator) error {
+		return withRing(s, *config, func(ring adminRing) error {
 			if dryRun {
 				status, err := ring.RingStatus(cmd.Context())
 				if err != nil {
@@ -217,7 +251,11 @@ func newCARotate(s streams) *cobra.Command {
 				return printNext(s, status)
 			}
 			report := &rotateReport{out: s.out}
-			if err := ca.Rotate(cmd.Context(), ring, opt, report.show); err != nil {
+			err := ca.Rotate(cmd.Context(), ring, opt, report.show)
+			switch {
+			case err != nil && cmd.Context().Err() != nil:
+				return errors.New("interrupted; every state is safe to stay in: go on with 'sallyport ca rotate --resume'")
+			case err != nil:
 				return err
 			}
 			fmt.Fprintln(s.out, "done")

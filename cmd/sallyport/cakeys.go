@@ -69,12 +69,17 @@ func (d *daemon) watchNodes(p *parts) {
 	if r.ProbeLogin == "" || r.ProbeInterval == 0 {
 		return
 	}
+	d.background(func(ctx context.Context) { p.authority.Watch(ctx, r.ProbeInterval) })
+}
+
+// background runs work until the daemon is closed.
+func (d *daemon) background(work func(context.Context)) {
 	ctx, stop := context.WithCancel(context.Background())
-	var watch sync.WaitGroup
-	watch.Go(func() { p.authority.Watch(ctx, r.ProbeInterval) })
+	var running sync.WaitGroup
+	running.Go(func() { work(ctx) })
 	d.closers = append(d.closers, func() error {
 		stop()
-		watch.Wait()
+		running.Wait()
 		return nil
 	})
 }

@@ -37,7 +37,7 @@ func newCheckConfig(s streams) *cobra.Command {
 		}
 		log := slog.New(noteHandler{s})
 		err = errors.Join(
-			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log))
+			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), checkStaging(f))
 		if err != nil {
 			return err
 		}

@@ -21,8 +21,15 @@ type File struct {
 
 	// The public listener.
 	Server ServerSection `key:"server"`
+	// How many requests a minute are answered. The first table that matches a token
+	// counts, alone; without any table there is no limit. Repeat the table for more.
+	Rates []RateSection `key:"rates"`
+	// Who may ask for what, of those whose token is good; see docs/policy.md.
+	Policy PolicySection `key:"policy"`
 	// What the daemon writes to standard error. Audit records go elsewhere.
 	Log LogSection `key:"log"`
+	// Numbers about the service, for Prometheus.
+	Metrics MetricsSection `key:"metrics"`
 	// The audit log: hash-chained JSON Lines, made durable before each act.
 	Audit AuditSection `key:"audit"`
 	// An identity provider whose tokens are accepted. Repeat the table for
@@ -34,6 +41,8 @@ type File struct {
 	Executor ExecutorSection `key:"executor"`
 	// A system that callers may run commands on. Repeat the table for more.
 	Systems []SystemSection `key:"systems"`
+	// The API of FirecREST v2, for its clients.
+	FirecREST FirecRESTSection `key:"firecrest"`
 	// A key for one caller, used instead of a certificate when
 	// executor.credentials is "static". Repeat the table for more.
 	StaticKeys []StaticKeySection `key:"static_keys"`
@@ -65,12 +74,96 @@ type ServerSection struct {
 	AdminSocket string `key:"admin_socket" default:"admin.sock"`
 }
 
+// RateSection limits the requests of some tokens.
+type RateSection struct {
+	// Which tokens: the alias of their issuer, their client ("azp" or "client_id"),
+	// their login. What is not given matches any.
+	Issuer string `key:"issuer" check:"alias" example:"centre"`
+	Client string `key:"client" example:"hpc-portal"`
+	Login  string `key:"login" check:"login" example:"alice"`
+	// Requests a minute of each caller, and how many of them may come at once; more get
+	// 429 with Retry-After. 0 means any number, and for the burst a sixth of the rate.
+	UserPerMinute int64 `key:"user_per_minute" default:"0" check:"0..1000000"`
+	UserBurst     int64 `key:"user_burst" default:"0" check:"0..1000000"`
+	// The same for all requests that come through one client of an issuer.
+	ClientPerMinute int64 `key:"client_per_minute" default:"0" check:"0..1000000"`
+	ClientBurst     int64 `key:"client_burst" default:"0" check:"0..1000000"`
+}
+
+// PolicySection configures authorisation.
+type PolicySection struct {
+	// What happens to a call that no rule matches. Without any rule all are allowed.
+	Default string `key:"default" default:"deny" check:"allow|deny"`
+	// The claim with the caller's groups: a list of strings, or one. Dots go into
+	// nested claims.
+	GroupsClaim string `key:"groups_claim" default:"groups" example:"realm_access.roles"`
+	// A rule. Of several the first that matches counts, alone. Repeat the table for more.
+	Rules []PolicyRuleSection `key:"rules"`
+	// A server that is asked about each call for a system that the rules allow.
+	OpenFGA OpenFGASection `key:"openfga"`
+}
+
+// PolicyRuleSection is one rule.
+type PolicyRuleSection struct {
+	// Name for logs and audit records.
+	Name string `key:"name" example:"guests-look-only"`
+	// What happens to a call that the rule matches.
+	Effect string `key:"effect" default:"allow" check:"allow|deny"`
+	// Names of calls, "exec" or "compute.submit", or "compute.*" for all of a kind;
+	// "sallyport policy operations" lists them. Empty means any, as with what follows.
+	Operations []string `key:"operations" example:"filesystem.*"`
+	// Names of systems.
+	Systems []string `key:"systems" example:"daint"`
+	// Aliases of issuers, logins, clients ("azp" or "client_id"), members of groups_claim.
+	Issuers []string `key:"issuers" check:"alias" example:"centre"`
+	Users   []string `key:"users" check:"login" example:"alice"`
+	Clients []string `key:"clients" example:"hpc-portal"`
+	Groups  []string `key:"groups" example:"guests"`
+	// A CEL expression that must be true as well. A rule whose expression cannot be
+	// evaluated, for want of a claim, denies.
+	When string `key:"when" example:"claims.acr == 'mfa'"`
+	// What a caller is told whom the rule denies.
+	Message string `key:"message" example:"Guests may look at files and no more."`
+}
+
+// OpenFGASection configures an OpenFGA server.
+type OpenFGASection struct {
+	// Its address; empty means that there is none. It is asked whether
+	// USER_TYPE:LOGIN has RELATION to OBJECT_TYPE:SYSTEM. Nothing is allowed while it
+	// does not answer.
+	URL string `key:"url" check:"url" example:"https://openfga.example.org"`
+	// Ids of the store, and of the authorization model if it is not to be the latest.
+	Store string `key:"store" example:"01JQ3V0000000000000000STRE"`
+	Model string `key:"model" example:"01JQ3V0000000000000000MDEL"`
+	// File with the token that the server wants, mode 0600. Callers' tokens are never
+	// sent. A relative path starts at the folder of the configuration file.
+	TokenFile string `key:"token_file" example:"/etc/sallyport/openfga.token"`
+	// The question.
+	Relation   string `key:"relation" default:"member"`
+	UserType   string `key:"user_type" default:"user"`
+	ObjectType string `key:"object_type" default:"system"`
+	// How long an answer may take.
+	Timeout time.Duration `key:"timeout" default:"1s" check:"10ms..30s"`
+	// How long a yes is believed, and so how late a relation that was taken away bites;
+	// 0s asks each time. A no is never remembered.
+	Remember time.Duration `key:"remember" default:"10s" check:"0s..5m"`
+}
+
 // LogSection configures logging.
 type LogSection struct {
 	// The least level that is written.
 	Level string `key:"level" default:"info" check:"debug|info|warn|error"`
 	// The form of a line.
 	Format string `key:"format" default:"text" check:"text|json"`
+}
+
+// MetricsSection configures the listener for metrics.
+type MetricsSection struct {
+	// Address that serves GET /metrics in the text format of Prometheus, and nothing
+	// else, over plain HTTP and without authentication. The numbers name systems,
+	// nodes and issuers, and nobody's commands. Empty means that only the admin
+	// socket serves them.
+	Listen string `key:"listen" check:"hostport" example:"127.0.0.1:9464"`
 }
 
 // AuditSection configures the audit log.
@@ -82,6 +175,10 @@ type AuditSection struct {
 	// Write commands in full. By default a record has their SHA-256 and length,
 	// because commands may hold secrets.
 	Commands bool `key:"commands" default:"false"`
+	// What is recorded of file operations. "changes": each change, before it is
+	// made and after it. "reads": also each file opened to be read and each
+	// directory listed. Attributes (stat) are never recorded.
+	Files string `key:"files" default:"reads" check:"reads|changes"`
 }
 
 // IssuerSection configures one identity provider.
@@ -277,6 +374,10 @@ type RemoteSection struct {
 	TTL time.Duration `key:"ttl" default:"1m" check:"1m..24h"`
 	// Longest life that a certificate may have left when it arrives.
 	MaxTTL time.Duration `key:"max_ttl" default:"15m" check:"1m..24h"`
+	// Where the CA serves its revocation list, of a Sallyport at /v1/ca/revoked-keys.
+	// Connections and commands of certificates that it revokes are ended as soon as
+	// it does. Without it revocations reach this executor with the next certificate only.
+	RevocationList string `key:"revocation_list" check:"url" example:"https://ca.example.org/v1/ca/revoked-keys"`
 	// Extensions that a certificate may have. The executor needs none, but on jump
 	// hosts permit-port-forwarding, which the service must issue too: a Sallyport does
 	// with ca.compat.profile = "user" and that extension in ca.profiles.user.
@@ -308,6 +409,18 @@ type SystemSection struct {
 	MaxConnections int64 `key:"max_connections" default:"4" check:"1..1000"`
 	// Logins under way at one node at the same time: below sshd's MaxStartups.
 	MaxHandshakes int64 `key:"max_handshakes" default:"8" check:"1..1000"`
+	// Commands that may be starting on one node at the same time; those that have run
+	// for a moment do not count. 0 finds the number that the node answers soonest;
+	// above it callers wait, each user in turn.
+	MaxStarts int64 `key:"max_starts" default:"0" check:"0..1000"`
+	// Which commands share warm sessions: one worker (a python3 of the node) per caller
+	// that runs one command after the other, each a process of its own, which is
+	// several times faster than a session for each. "mixed": those that Sallyport
+	// itself builds, such as squeue for the FirecREST API; "warm": all; "isolated": none.
+	Sessions string `key:"sessions" default:"mixed" check:"mixed|warm|isolated"`
+	// A warm session is begun for a caller after so many commands without a pause of 10 s
+	// between them: it costs the node some 50 ms of processor time, and 9 MB while it lasts.
+	WarmAfter int64 `key:"warm_after" default:"8" check:"0..1000"`
 	// How long a login may take.
 	ConnectTimeout time.Duration `key:"connect_timeout" default:"10s" check:"1s..2m"`
 	// Time of a command when the request names none, and at most.
@@ -315,6 +428,68 @@ type SystemSection struct {
 	MaxTimeout     time.Duration `key:"max_timeout" default:"10m" check:"1s..24h"`
 	// Time between TERM and KILL when a command is ended.
 	Grace time.Duration `key:"grace" default:"5s" check:"1s..5m"`
+	// What clients of FirecREST find there, if firecrest.enabled is true.
+	FirecREST SystemFirecRESTSection `key:"firecrest"`
+}
+
+// FirecRESTSection configures the API of FirecREST v2.
+type FirecRESTSection struct {
+	// Serve /status, /filesystem and /compute as FirecREST v2 does, for all systems.
+	// See docs/firecrest.md.
+	Enabled bool `key:"enabled" default:"false"`
+	// Bytes of a request body that is read as a whole, such as that of a job with its
+	// script.
+	MaxBody int64 `key:"max_body" default:"8388608" check:"1024..67108864"`
+	// Bytes that an upload or download without a transfer job may have, and that a
+	// view shows at a time.
+	MaxOpsFileSize int64 `key:"max_ops_file_size" default:"5242880" check:"1024..17179869184"`
+	// Object storage between clients and systems, for uploads and downloads by jobs
+	// (/filesystem/{system}/transfer/upload and download, method "s3").
+	S3 S3Section `key:"s3"`
+}
+
+// S3Section configures object storage.
+type S3Section struct {
+	// Where clients reach it, as https://host[:port]; empty means that there is none.
+	PublicURL string `key:"public_url" check:"url" example:"https://s3.example.org"`
+	// Where this service and the jobs on systems reach it, if that is elsewhere.
+	PrivateURL string `key:"private_url" check:"url" example:"https://s3.internal.example.org:9000"`
+	Region     string `key:"region" default:"us-east-1"`
+	// A bucket of its own, which must exist, with a lifecycle rule that removes objects and
+	// incomplete uploads after some days: nothing else does. Objects are
+	// LOGIN/RANDOM/NAME; callers get addresses that are signed for one of them.
+	Bucket string `key:"bucket" example:"transfers"`
+	// The key that signs them, and a file with its secret, mode 0600. A relative path
+	// starts at the folder of the configuration file. Of the bucket it needs PutObject,
+	// GetObject and AbortMultipartUpload.
+	AccessKeyID   string `key:"access_key_id" example:"sallyport"`
+	SecretKeyFile string `key:"secret_key_file" example:"s3.secret"`
+	// Bytes of a part. Jobs send a file part by part and repeat one that failed.
+	MaxPartSize int64 `key:"max_part_size" default:"1073741824" check:"5242880..5368709120"`
+	// How long addresses are good.
+	URLLifetime time.Duration `key:"url_lifetime" default:"168h" check:"1m..168h"`
+}
+
+// SystemFirecRESTSection says what FirecREST needs to know of a system.
+type SystemFirecRESTSection struct {
+	// The scheduler whose commands (sbatch, squeue and so on; or qsub, qstat) the
+	// login nodes have.
+	Scheduler string `key:"scheduler" default:"slurm" check:"slurm|pbs|none"`
+	// Its version, for people.
+	SchedulerVersion string `key:"scheduler_version" example:"24.11.5"`
+	// A folder that file operations may touch. Repeat the table for more; without
+	// one there are no file operations.
+	FileSystems []FileSystemSection `key:"file_systems"`
+}
+
+// FileSystemSection names a file system.
+type FileSystemSection struct {
+	// The folder; all below it belongs to it.
+	Path string `key:"path" check:"folder" example:"/home"`
+	// What the folder is for.
+	DataType string `key:"data_type" default:"users" check:"users|store|archive|apps|scratch|project"`
+	// Transfer jobs run below this one, in a folder of the caller's name.
+	DefaultWorkDir bool `key:"default_work_dir" default:"false"`
 }
 
 // StaticKeySection gives a caller a key.

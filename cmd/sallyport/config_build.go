@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 
@@ -8,6 +9,7 @@ import (
 	"sallyport/executor"
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
+	"sallyport/httpapi/firecrest"
 	"sallyport/identity"
 )
 
@@ -17,7 +19,7 @@ import (
 func (f File) databasePath() string { return filepath.Join(f.DataDir, "sallyport.db") }
 
 func identityConfig(f File, log *slog.Logger) identity.Config {
-	cfg := identity.Config{Logger: log}
+	cfg := identity.Config{Logger: log, KeepClaims: len(f.Policy.Rules) > 0}
 	for _, s := range f.Issuers {
 		cfg.Issuers = append(cfg.Issuers, identity.IssuerConfig{
 			Alias: s.Alias, URL: s.URL, Audiences: s.Audiences, Algorithms: s.Algorithms,
@@ -34,7 +36,7 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 
 func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
-		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.audit, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.recorder(), Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
 		Rotation: rotationConfig(f),
 		Profiles: []ca.ProfileConfig{
 			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
@@ -72,7 +74,8 @@ func staticConfig(f File) credential.StaticConfig {
 func executorConfig(p *parts, provider executor.CredentialProvider) executor.Config {
 	s := p.file.Executor
 	cfg := executor.Config{
-		Credentials: provider, Audit: p.audit, AuditCommands: p.file.Audit.Commands, MaxOutput: s.MaxOutput, Logger: p.log,
+		Credentials: provider, Audit: p.recorder(), AuditCommands: p.file.Audit.Commands, AuditChangesOnly: p.file.Audit.Files == "changes",
+		MaxOutput: s.MaxOutput, Logger: p.log,
 		Pool: executor.PoolLimits{
 			MaxConns: int(s.MaxConnections), MaxWaiters: int(s.MaxWaiting), WaitTimeout: s.WaitTimeout,
 			IdleTimeout: s.IdleTimeout, MaxLifetime: s.MaxLifetime,
@@ -88,32 +91,91 @@ func systems(f File) (list []executor.System) {
 		list = append(list, executor.System{
 			Name: y.Name, Description: y.Description, Nodes: y.Nodes, Jump: y.Jump, KnownHosts: y.KnownHosts,
 			Logins:      identity.LoginRule{Pattern: y.LoginPattern, Allow: y.AllowLogins, Deny: y.DenyLogins},
-			MaxSessions: int(y.MaxSessions), MaxConnections: int(y.MaxConnections), MaxHandshakes: int(y.MaxHandshakes),
+			MaxSessions: int(y.MaxSessions), MaxConnections: int(y.MaxConnections), MaxHandshakes: int(y.MaxHandshakes), MaxStarts: int(y.MaxStarts),
+			Sessions: executor.Sessions(y.Sessions), WarmAfter: int(y.WarmAfter),
 			ConnectTimeout: y.ConnectTimeout, DefaultTimeout: y.DefaultTimeout, MaxTimeout: y.MaxTimeout, Grace: y.Grace,
 		})
 	}
 	return list
 }
 
-func apiConfig(p *parts, commands *executor.Executor) httpapi.Config {
+func firecrestConfig(p *parts, commands *executor.Executor) firecrest.Config {
+	s := p.file.FirecREST
+	cfg := firecrest.Config{Commands: commands, MaxBody: s.MaxBody, MaxFile: s.MaxOpsFileSize, Logger: p.log}
+	if p.authority != nil && p.file.CA.Rotation.ProbeLogin != "" {
+		cfg.Probes = probesOf(p.authority, p.log)
+	}
+	for _, y := range p.file.Systems {
+		system := firecrest.System{
+			Name: y.Name, Scheduler: y.FirecREST.Scheduler, SchedulerVersion: y.FirecREST.SchedulerVersion, Jump: y.Jump,
+			MaxClients: int(p.file.Executor.MaxConnections), ConnectTimeout: y.ConnectTimeout,
+			IdleTimeout: p.file.Executor.IdleTimeout, KeepaliveInterval: p.file.Executor.KeepaliveInterval,
+		}
+		for _, fs := range y.FirecREST.FileSystems {
+			system.FileSystems = append(system.FileSystems, firecrest.FileSystem(fs))
+		}
+		cfg.Systems = append(cfg.Systems, system)
+	}
+	return cfg
+}
+
+// probesOf shows the probes that watch how nodes follow a rotation of CA keys.
+func probesOf(authority *ca.Authority, log *slog.Logger) func(context.Context) []firecrest.Probe {
+	return func(ctx context.Context) (probes []firecrest.Probe) {
+		nodes, err := authority.Nodes(ctx)
+		if err != nil {
+			log.WarnContext(ctx, "probes of login nodes cannot be read", slog.Any("error", err))
+		}
+		for _, n := range nodes {
+			p := firecrest.Probe{System: n.System, At: n.At, Refused: true}
+			for _, k := range n.Keys {
+				p.Answered = p.Answered || k.Outcome != ca.Unknown
+				p.Refused = p.Refused && k.Outcome == ca.Refused
+			}
+			probes = append(probes, p)
+		}
+		return probes
+	}
+}
+
+func rates(f File) (list []httpapi.RatePolicy) {
+	for _, r := range f.Rates {
+		list = append(list, httpapi.RatePolicy{
+			Issuer: r.Issuer, Client: r.Client, Login: r.Login,
+			Each: httpapi.Rate{PerMinute: int(r.UserPerMinute), Burst: int(r.UserBurst)},
+			All:  httpapi.Rate{PerMinute: int(r.ClientPerMinute), Burst: int(r.ClientBurst)},
+		})
+	}
+	return list
+}
+
+func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
+	commands := d.executor
 	cfg := httpapi.Config{
-		Tokens: p.tokens, Audit: p.audit, Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
+		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody,
 		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
+		Rates:     rates(p.file),
 		MaxOutput: p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
-		Status: map[string]func() any{},
+		Status: map[string]func() any{}, Mounts: mounts,
 	}
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
-		cfg.Revocations = p.authority
+		cfg.Revocations, cfg.Refusals = p.authority, p.authority
 		cfg.Compat = compatConfig(p)
-		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.audit, log: p.log}
+		cfg.Distribution = &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.recorder(), log: p.log}
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
+	}
+	if p.policy != nil {
+		cfg.Policy = p.policy
 	}
 	if commands != nil {
 		cfg.Commands, cfg.Sessions = commands, commands
 		cfg.Status["executor"] = func() any { return commands.Stats() }
+	}
+	if d.follower != nil {
+		cfg.Status["revocation_list"] = func() any { return d.follower.State() }
 	}
 	return cfg
 }

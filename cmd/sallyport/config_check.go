@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -55,6 +56,11 @@ func checkText(rule, s string) string {
 		return matches(fingerprintPattern, s, "must be a fingerprint as ssh-keygen -l prints it: SHA256: and 43 characters")
 	case "caname":
 		return matches(caNamePattern, s, "must be 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit")
+	case "folder":
+		if !path.IsAbs(s) || path.Clean(s) != s {
+			return "must be an absolute path without '.', '..' and a slash at its end, such as /home"
+		}
+		return ""
 	case "login":
 		return matches(loginPattern, s, "must be an account name: 1 to 32 of a-z, 0-9, '_', '.' and '-'")
 	}

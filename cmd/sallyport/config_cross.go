@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sallyport/ca"
@@ -15,11 +16,14 @@ import (
 func (d *decoder) crossCheck(f *File) {
 	d.checkServer(f.Server)
 	d.checkIssuers(f.Issuers)
+	d.checkRates(f)
+	d.checkPolicy(f)
 	d.checkCAKey(f.CA)
 	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkOwnProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")
 	d.checkSystems(f.Systems)
+	d.checkFirecREST(f)
 	d.checkCredentials(f)
 }
 
@@ -40,6 +44,21 @@ func isLoopback(listen string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || (err == nil && addr.IsLoopback())
+}
+
+func (d *decoder) checkRates(f *File) {
+	for i, r := range f.Rates {
+		at := func(key string) string { return fmt.Sprintf("rates[%d].%s", i, key) }
+		if r.Issuer != "" && !slices.ContainsFunc(f.Issuers, func(s IssuerSection) bool { return s.Alias == r.Issuer }) {
+			d.fail(at("issuer"), "%q is the alias of no [[issuers]] table", r.Issuer)
+		}
+		if r.UserPerMinute == 0 && r.UserBurst > 0 {
+			d.fail(at("user_burst"), "needs user_per_minute")
+		}
+		if r.ClientPerMinute == 0 && r.ClientBurst > 0 {
+			d.fail(at("client_burst"), "needs client_per_minute")
+		}
+	}
 }
 
 func (d *decoder) checkIssuers(issuers []IssuerSection) {
@@ -87,6 +106,38 @@ func (d *decoder) checkSystems(systems []SystemSection) {
 		d.requireList(at("known_hosts"), s.KnownHosts, "without host keys Sallyport does not connect; see ssh-keyscan(1)")
 		if s.DefaultTimeout > s.MaxTimeout {
 			d.fail(at("default_timeout"), "%q is above max_timeout, %q", s.DefaultTimeout, s.MaxTimeout)
+		}
+	}
+}
+
+func (d *decoder) checkFirecREST(f *File) {
+	if s := f.FirecREST.S3; s.PublicURL != "" {
+		d.require("firecrest.s3.bucket", s.Bucket)
+		d.require("firecrest.s3.access_key_id", s.AccessKeyID)
+		d.require("firecrest.s3.secret_key_file", s.SecretKeyFile)
+	}
+	if !f.FirecREST.Enabled {
+		return
+	}
+	if !f.Executor.Enabled {
+		d.fail("firecrest.enabled", "needs executor.enabled = true")
+	}
+	for i, s := range f.Systems {
+		at := func(key string) string { return fmt.Sprintf("systems[%d].%s", i, key) }
+		if s.Name == "systems" || s.Name == "liveness" {
+			d.fail(at("name"), "%q is the name of a call of FirecREST's API: with firecrest.enabled no system can have it", s.Name)
+		}
+		defaults, paths := 0, map[string]bool{}
+		for j, fs := range s.FirecREST.FileSystems {
+			key := at(fmt.Sprintf("firecrest.file_systems[%d].", j))
+			d.require(key+"path", fs.Path)
+			d.once(paths, key+"path", fs.Path)
+			if fs.DefaultWorkDir {
+				defaults++
+			}
+			if defaults > 1 {
+				d.fail(key+"default_work_dir", "may be true for one file system only")
+			}
 		}
 	}
 }
@@ -158,7 +209,7 @@ func (f *File) resolvePaths(base string) {
 	for i := range f.Issuers {
 		from(base, &f.Issuers[i].JWKSFile)
 	}
-	from(base, &f.Executor.Remote.TLSCA, &f.Executor.Remote.CAKeys)
+	from(base, &f.Policy.OpenFGA.TokenFile, &f.FirecREST.S3.SecretKeyFile, &f.Executor.Remote.TLSCA, &f.Executor.Remote.CAKeys)
 	for i := range f.StaticKeys {
 		s := &f.StaticKeys[i]
 		from(base, &s.KeyFile, &s.PassphraseFile, &s.CertificateFile)

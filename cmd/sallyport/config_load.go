@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -322,12 +323,18 @@ func join(path, key string) string {
 
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%q is larger than %d bytes", path, limit)
+	defer func() { _ = f.Close() }()
+	// A device or a pipe does not tell its size beforehand.
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%q is larger than %d bytes", path, limit)
 	}
-	return os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return text, nil
 }

@@ -27,7 +27,10 @@ type setting struct {
 type section struct {
 	path, doc string
 	repeated  bool
-	settings  []setting
+	// inRepeated says that it stands in a table that is repeated: it is one of an
+	// element, and means nothing without one.
+	inRepeated bool
+	settings   []setting
 }
 
 // reference returns the sections of the configuration file in their order, from
@@ -47,10 +50,10 @@ func describeTable(t reflect.Type, s section, docs map[string]string, defaults m
 		path := join(s.path, f.Tag.Get("key"))
 		switch elem := f.Type; {
 		case elem.Kind() == reflect.Struct:
-			next := section{path: path, doc: doc}
+			next := section{path: path, doc: doc, inRepeated: s.repeated || s.inRepeated}
 			below = append(below, describeTable(elem, next, docs, parseDefaults(f.Tag.Get("defaults")))...)
 		case elem.Kind() == reflect.Slice && elem.Elem().Kind() == reflect.Struct:
-			next := section{path: path, doc: doc, repeated: true}
+			next := section{path: path, doc: doc, repeated: true, inRepeated: s.repeated || s.inRepeated}
 			below = append(below, describeTable(elem.Elem(), next, docs, nil)...)
 		default:
 			s.settings = append(s.settings, describeField(f, path, doc, defaults))
@@ -134,6 +137,8 @@ func allowedText(rule string) string {
 		return "1 to 63 of a-z, 0-9, '.', '_', '-'"
 	case "login":
 		return "account names"
+	case "folder":
+		return "an absolute, clean path"
 	case "fingerprint":
 		return "SHA256: and 43 characters"
 	case "caname":
@@ -220,7 +225,7 @@ func templateFile(sections []section, set map[string]string) string {
 	b.WriteString("# Configuration of Sallyport. Each option stands here with its default;\n" +
 		"# take the '#' away to change it. \"sallyport check-config\" checks the file.\n")
 	for _, s := range sections {
-		used := !s.repeated || hasSetting(s, set)
+		used := !s.repeated && !s.inRepeated || hasSetting(s, set)
 		if s.path != "" {
 			b.WriteString("\n")
 			writeComment(&b, s.doc)

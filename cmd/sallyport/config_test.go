@@ -87,6 +87,11 @@ default_timeout = "2h"
 [ca.profiles.user]
 extensions = ["permit-root"]
 default_ttl = "1h"
+
+[[rates]]
+issuer = "other"
+user_per_minute = 1.5
+client_burst = 3
 `)
 	_, err := loadConfig(path, noEnv)
 	if _, ok := errors.AsType[*configError](err); !ok {
@@ -107,6 +112,9 @@ default_ttl = "1h"
 		`FILE:17: systems[1].name: "daint" stands twice`,
 		`FILE:19: systems[1].known_hosts: must be a list of strings`,
 		`FILE:20: systems[1].default_timeout: "2h0m0s" is above max_timeout`,
+		`FILE:27: rates[0].issuer: "other" is the alias of no [[issuers]] table`,
+		`FILE:28: rates[0].user_per_minute: must be a whole number`,
+		`FILE:29: rates[0].client_burst: needs client_per_minute`,
 		`FILE:23: ca.profiles.user.extensions: "permit-root" must be "permit-pty", `,
 		`FILE:24: ca.profiles.user.default_ttl: "1h0m0s" is above max_ttl`,
 	} {
@@ -128,6 +136,9 @@ func TestOneMistakeIsOneLine(t *testing.T) {
 		"a list of names": {`name = "daint"`, `name = ["daint"]`, `:8: systems[0].name: must be a string in quotes`},
 		"not a table":     {"[[issuers]]", "log = 3\n[[issuers]]", `:2: log: must be a table: [log]`},
 		"not tables":      {"[[systems]]", "[systems]", `:7: systems: must be a list of tables: [[systems]]`},
+		"nothing to run":  {"[[issuers]]", "[executor]\nenabled = false\n[firecrest]\nenabled = true\n[[issuers]]", `:5: firecrest.enabled: needs executor.enabled = true`},
+		"name of a call":  {"[[systems]]\nname = \"daint\"", "[firecrest]\nenabled = true\n[[systems]]\nname = \"liveness\"", `is the name of a call`},
+		"file systems":    {`known_hosts = ["known_hosts"]`, "known_hosts = [\"known_hosts\"]\n[[systems.firecrest.file_systems]]\npath = \"/home/\"", `:12: systems[0].firecrest.file_systems[0].path: "/home/" must be an absolute path`},
 		"regexp":          {`name = "daint"`, "name = \"daint\"\nlogin_pattern = \"(\"", `:9: systems[0].login_pattern: "(" must be a regular expression`},
 	} {
 		t.Run(name, func(t *testing.T) {

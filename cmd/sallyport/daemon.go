@@ -15,8 +15,11 @@ import (
 	"sallyport/executor"
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
+	"sallyport/httpapi/firecrest"
 	"sallyport/identity"
 	"sallyport/internal/private"
+	"sallyport/metrics"
+	"sallyport/policy"
 	"sallyport/store/audit"
 	"sallyport/store/bolt"
 )
@@ -25,7 +28,9 @@ import (
 type daemon struct {
 	api      *httpapi.API
 	executor *executor.Executor
-	closers  []func() error // in the order of opening
+	metrics  *metrics.Metrics
+	follower *credential.Follower // nil: there is no list elsewhere
+	closers  []func() error       // in the order of opening
 }
 
 // parts is what a daemon is built from, one step after the other.
@@ -33,10 +38,12 @@ type parts struct {
 	file      File
 	log       *slog.Logger
 	audit     *audit.Log
+	metrics   *metrics.Metrics
 	db        *bolt.DB
 	tokens    *identity.Verifier
 	keys      caKeys
 	authority *ca.Authority
+	policy    *policy.Policy // nil: there is none
 	// distribution signs the manifests that nodes follow.
 	distribution *ca.Key
 }
@@ -50,7 +57,8 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	p := &parts{file: f, log: log, keys: keys}
+	p := &parts{file: f, log: log, keys: keys, metrics: metrics.New(version)}
+	d.metrics = p.metrics
 	if err := checkDataDir(f.DataDir); err != nil {
 		return d, err
 	}
@@ -75,8 +83,59 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 			return d, err
 		}
 	}
-	d.api, err = httpapi.New(apiConfig(p, d.executor))
-	return d, err
+	if p.policy, err = d.openPolicy(f); err != nil {
+		return d, err
+	}
+	mounts, err := d.mounts(p)
+	if err != nil {
+		return d, err
+	}
+	if d.api, err = httpapi.New(d.apiConfig(p, mounts)); err != nil {
+		return d, err
+	}
+	d.measure(p)
+	return d, nil
+}
+
+// recorder is the audit log as those see it who record in it.
+func (p *parts) recorder() audit.Recorder {
+	if p.metrics == nil {
+		return p.audit
+	}
+	return p.metrics.Recorder(p.audit)
+}
+
+// measure has every part looked at by whoever scrapes.
+func (d *daemon) measure(p *parts) {
+	p.metrics.HTTP(d.api.Load)
+	p.metrics.Tokens(p.tokens.Stats)
+	if d.executor != nil {
+		p.metrics.Executor(d.executor.Stats)
+	}
+	if p.authority != nil {
+		p.metrics.CA(p.authority)
+	}
+}
+
+// mounts are the APIs beside our own.
+func (d *daemon) mounts(p *parts) ([]httpapi.Mounted, error) {
+	if !p.file.FirecREST.Enabled {
+		return nil, nil
+	}
+	cfg := firecrestConfig(p, d.executor)
+	storage, err := openStaging(p.file.FirecREST.S3)
+	if err != nil {
+		return nil, err
+	}
+	if storage != nil {
+		d.closers = append(d.closers, storage.Close)
+		cfg.Staging = storage
+	}
+	handler, err := firecrest.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return []httpapi.Mounted{handler}, nil
 }
 
 // close closes what was opened, the last first.
@@ -117,8 +176,10 @@ func (d *daemon) openExecutor(p *parts) error {
 	if err != nil {
 		return err
 	}
-	d.executor, err = executor.New(executorConfig(p, provider))
-	return err
+	if d.executor, err = executor.New(executorConfig(p, provider)); err != nil {
+		return err
+	}
+	return d.follow(p)
 }
 
 // cacheRenewBefore must exceed the time before its end at which the pool replaces

@@ -72,19 +72,23 @@ func readKRL(ctx context.Context, s streams, f File) (data []byte, err error) {
 func printKRL(w io.Writer, l *krl.List) error {
 	fmt.Fprintf(w, "version    %d\ngenerated  %s\n", l.Version, l.Generated.Local().Format(time.DateTime))
 	for _, c := range l.Certificates {
-		ca := "any CA"
+		by := "any CA"
 		if c.CA != nil {
-			ca = "CA " + ssh.FingerprintSHA256(c.CA)
+			by = "CA " + ssh.FingerprintSHA256(c.CA)
 		}
 		for _, r := range c.Serials {
-			if r.First == r.Last {
-				fmt.Fprintf(w, "serial     %d of %s\n", r.First, ca)
+			if r == ca.MarkersUpTo(l.Version) {
+				fmt.Fprintf(w, "markers    of this and earlier versions, of %s\n", by)
 				continue
 			}
-			fmt.Fprintf(w, "serials    %d-%d of %s\n", r.First, r.Last, ca)
+			if r.First == r.Last {
+				fmt.Fprintf(w, "serial     %d of %s\n", r.First, by)
+				continue
+			}
+			fmt.Fprintf(w, "serials    %d-%d of %s\n", r.First, r.Last, by)
 		}
 		for _, id := range c.KeyIDs {
-			fmt.Fprintf(w, "key ID     %q of %s\n", id, ca)
+			fmt.Fprintf(w, "key ID     %q of %s\n", id, by)
 		}
 	}
 	for _, k := range l.Keys {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,8 +20,12 @@ const nodeCheckLong = `Say what is wrong with login nodes, and what to do about 
 
 "node check SYSTEM" runs where the service runs and asks every node of a system:
 its version, its host key, and, if ca.rotation.probe_login is set, which CA keys
-it trusts, whether it refuses a revoked certificate, its clock, and how
-many sessions it grants on one connection.
+it trusts, whether it refuses a revoked certificate, its clock, how many sessions
+it grants on one connection, and how many logins it takes at once.
+
+--refused root tries whether every node refuses a login as root: the CA makes a
+certificate for that account that can run nothing but /bin/false, ends after a minute
+and never leaves the service. Give it for each account that must never log in.
 
 "node check --local" runs on a node, as root, and sees what the network does not
 show: owners and modes, a line at which sshd stops reading, and, with --appliance,
@@ -37,10 +42,11 @@ type checked struct {
 
 func newNodeCheck(s streams) *cobra.Command {
 	var local bool
-	var appliance, user string
+	var appliance, user, reason string
+	var refused []string
 	cmd := &cobra.Command{
 		Use: "check SYSTEM | --local", Short: "Say what is wrong with login nodes", Long: nodeCheckLong, Args: cobra.MaximumNArgs(1),
-		Example: "  sallyport node check daint -o json\n  sallyport node check --local --appliance 192.0.2.10",
+		Example: "  sallyport node check daint -o json\n  sallyport node check daint --refused root --refused slurm --reason 'quarterly check'\n  sallyport node check --local --appliance 192.0.2.10",
 	}
 	config := configFlag(cmd, s)
 	opt := nodeFlags(cmd, s)
@@ -49,16 +55,20 @@ func newNodeCheck(s streams) *cobra.Command {
 	f.BoolVar(&local, "local", false, "check the node that this runs on")
 	f.StringVar(&appliance, "appliance", "", "with --local: address that the service connects from")
 	f.StringVar(&user, "user", "nobody", "with --local: account for which sshd's configuration is read")
+	f.StringArrayVar(&refused, "refused", nil, "account that every node must refuse; may be repeated")
+	f.StringVar(&reason, "reason", "", "with --refused: why, for the audit log")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var list []checked
 		var err error
 		switch {
+		case local && len(refused) > 0:
+			return usageError{errors.New("--refused is for a SYSTEM, not for --local")}
 		case local == (len(args) == 1):
 			return usageError{errors.New("give either a SYSTEM or --local")}
 		case local:
 			list, err = checkLocal(cmd.Context(), opt, appliance, user)
 		default:
-			list, err = checkSystem(cmd.Context(), s, *config, args[0])
+			list, err = checkSystem(cmd.Context(), s, *config, args[0], refusals{refused, reason})
 		}
 		if err != nil {
 			return err
@@ -111,11 +121,14 @@ func oneLine(text string) string {
 }
 
 func checkLocal(ctx context.Context, opt *nodeOptions, appliance, user string) ([]checked, error) {
+	dir, err := filepath.Abs(opt.dir) // as sshd's configuration has it
+	if err != nil {
+		return nil, err
+	}
 	in := nodesync.Inspection{
-		Config:    nodesync.Config{Dir: opt.dir, Signers: opt.signers, SSHD: opt.findSSHD(), SSHDConfig: opt.sshdConfig},
+		Config:    nodesync.Config{Dir: dir, Signers: opt.signers, SSHD: opt.findSSHD(), SSHDConfig: opt.sshdConfig},
 		Appliance: appliance, User: user,
 	}
-	var err error
 	if in.SSHKeygen, err = exec.LookPath("ssh-keygen"); err != nil {
 		return nil, fmt.Errorf("ssh-keygen reads the files, and is not here: %w", err)
 	}

@@ -20,7 +20,7 @@ import (
 // checkTimeout bounds what is asked of one node without a login.
 const checkTimeout = 10 * time.Second
 
-func checkSystem(ctx context.Context, s streams, config, name string) ([]checked, error) {
+func checkSystem(ctx context.Context, s streams, config, name string, must refusals) ([]checked, error) {
 	f, err := loadConfig(config, s.getenv)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func checkSystem(ctx context.Context, s streams, config, name string) ([]checked
 		if system.Jump != "" && address != system.Jump {
 			continue // only the jump host can reach it; the probe goes through
 		}
-		for _, finding := range askNode(ctx, address, known) {
+		for _, finding := range askNode(ctx, address, known, int(system.MaxHandshakes)) {
 			list = append(list, checked{address, finding})
 		}
 	}
@@ -54,11 +54,15 @@ func checkSystem(ctx context.Context, s streams, config, name string) ([]checked
 		}}), nil
 	}
 	probed, err := probeFindings(ctx, s, config, system)
-	return append(list, probed...), err
+	if err != nil {
+		return list, err
+	}
+	refused, err := must.findings(ctx, s, config, system)
+	return slices.Concat(list, probed, refused), err
 }
 
 // askNode learns what a node shows before any login.
-func askNode(ctx context.Context, address string, known ssh.HostKeyCallback) []nodesync.Finding {
+func askNode(ctx context.Context, address string, known ssh.HostKeyCallback, handshakes int) []nodesync.Finding {
 	version, err := handshake(ctx, address, known, nil)
 	keyErr, isKeyErr := errors.AsType[*knownhosts.KeyError](err)
 	if isKeyErr && len(keyErr.Want) > 0 { // another type of key may be the one that we know
@@ -93,7 +97,7 @@ func askNode(ctx context.Context, address string, known ssh.HostKeyCallback) []n
 	default:
 		add("sshd", nodesync.Good, "OpenSSH "+v.String(), "")
 	}
-	return list
+	return append(list, startupsFinding(ctx, address, handshakes, v))
 }
 
 // hostKeyAlgorithms are those for a type of key; RSA keys sign with SHA-2.
@@ -150,7 +154,7 @@ func (b *banner) Read(p []byte) (int, error) {
 
 // probeFindings has the service log in on the nodes, and reads what came of it.
 func probeFindings(ctx context.Context, s streams, config string, system SystemSection) (list []checked, err error) {
-	err = withRing(ctx, s, config, func(ring ca.Rotator) error {
+	err = withRing(s, config, func(ring adminRing) error {
 		nodes, err := ring.Probe(ctx)
 		if err != nil {
 			return err

@@ -78,8 +78,8 @@ func (n *loginNode) dying(t *testing.T) (argv []string, env func(step int) []str
 func TestAProgramKilledAtAnyStepLeavesAWorkingTrustFileAndTheNextRunGoesOn(t *testing.T) {
 	t.Parallel()
 	forEachSyncer(t, func(t *testing.T, n *loginNode) {
-		if n.argv[0] == "bash" {
-			return // the same script as sh
+		if n.argv[0] == "bash" || n.argv[0] == "busybox" {
+			return // the same script as sh; and the tools of busybox are no programs that could be replaced
 		}
 		argv, env := n.dying(t)
 		states := []state{n.state(t, 1, []uint64{1})}

@@ -44,6 +44,7 @@ func syncers() []syncer {
 		{"program", func(*testing.T, *loginNode) []string { return []string{"sallyport", "node", "sync"} }},
 		{"sh", script("/bin/sh")},
 		{"bash", script("bash", "--posix")},
+		{"busybox", script("busybox", "sh")}, // whose own tools come before others
 	}
 }
 

@@ -4,10 +4,15 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/ca/krl"
 	"sallyport/executor"
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
@@ -37,6 +42,9 @@ func (d *decoder) checkRemote(s RemoteSection) {
 	if err == nil && u.RawQuery != "" {
 		d.fail(at+"url", "must have no query: a path is added to it")
 	}
+	if l, err := url.Parse(s.RevocationList); err == nil && l.Scheme == "http" && !s.AllowHTTP && !isLoopback(net.JoinHostPort(l.Hostname(), "80")) {
+		d.fail(at+"revocation_list", "must begin with https://, or set executor.remote.allow_http = true")
+	}
 	if s.CAKeys == "" {
 		d.requireList(at+"ca_fingerprints", s.CAFingerprints, "give it, or ca_keys; else any CA would be believed")
 	}
@@ -52,7 +60,8 @@ func (d *decoder) checkRemote(s RemoteSection) {
 func (d *daemon) openRemote(s ExecutorSection) (executor.CredentialProvider, error) {
 	cfg := credential.ServiceConfig{
 		URL: s.Remote.URL, AllowHTTP: s.Remote.AllowHTTP, Timeout: s.Remote.Timeout, Version: version,
-		RequestID: func(ctx context.Context) string { return audit.RequestFrom(ctx).ID },
+		RequestID:   func(ctx context.Context) string { return audit.RequestFrom(ctx).ID },
+		Traceparent: func(ctx context.Context) string { return audit.RequestFrom(ctx).Traceparent },
 		Expect: credential.Expectation{
 			CAFingerprints: s.Remote.CAFingerprints, CAKeysFile: s.Remote.CAKeys,
 			MaxLifetime: s.Remote.MaxTTL, Extensions: s.Remote.Extensions,
@@ -76,6 +85,40 @@ func (d *daemon) openRemote(s ExecutorSection) (executor.CredentialProvider, err
 	}
 	d.closers = append(d.closers, p.Close)
 	return p, nil
+}
+
+// follow keeps up with the revocations of the CA elsewhere: what a revoked
+// certificate has opened is ended.
+func (d *daemon) follow(p *parts) error {
+	s := p.file.Executor
+	if !s.elsewhere() {
+		return nil
+	}
+	if s.Remote.RevocationList == "" {
+		p.log.Warn("executor.remote.revocation_list is not set: revocations at the CA reach this executor only with the next certificate")
+		return nil
+	}
+	roots, err := readRoots(s.Remote.TLSCA)
+	if err != nil {
+		return fmt.Errorf("executor.remote.tls_ca: %w", err)
+	}
+	d.follower, err = credential.NewFollower(credential.FollowConfig{
+		URL: s.Remote.RevocationList, AllowHTTP: s.Remote.AllowHTTP, TLSRoots: roots, Timeout: s.Remote.Timeout,
+		Logger: p.log, Version: version,
+		Apply: func(list *krl.List) {
+			ended := d.executor.CloseWhere(func(open executor.Session) bool {
+				return slices.ContainsFunc(open.Certificates, func(c *ssh.Certificate) bool { return list.Revokes(c) })
+			})
+			if ended > 0 {
+				p.log.Info("connections of revoked certificates are closed", slog.Int("connections", ended), slog.Uint64("revocation_list", list.Version))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.background(d.follower.Run)
+	return nil
 }
 
 // readRoots reads a PEM file of CAs; an empty path means those of the system.

@@ -68,6 +68,9 @@ func newRevoke(s streams) *cobra.Command {
 			return listRevocations(cmd.Context(), s, file, *form)
 		}
 		revocation, err := opt.revocation()
+		if err == nil && !opt.lift {
+			err = knownIssuer(file, revocation)
+		}
 		if err != nil {
 			return usageError{err}
 		}
@@ -77,6 +80,23 @@ func newRevoke(s streams) *cobra.Command {
 		return opt.runRevoke(cmd.Context(), s, file, revocation, *form, began)
 	}
 	return cmd
+}
+
+// knownIssuer refuses the subject of an issuer that there is not: a typing error must
+// not look like a revocation.
+func knownIssuer(f File, r ca.Revocation) error {
+	if r.Kind != ca.RevokeSubject {
+		return nil
+	}
+	alias, _, _ := strings.Cut(r.Value, ":")
+	var known []string
+	for _, i := range f.Issuers {
+		if i.Alias == alias {
+			return nil
+		}
+		known = append(known, i.Alias)
+	}
+	return fmt.Errorf("--subject: there is no issuer %q; the configuration has %s", alias, strings.Join(known, ", "))
 }
 
 // chosen are the selectors that were given.
@@ -163,6 +183,9 @@ func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r ca.
 	}
 	fmt.Fprintf(s.out, "revoked %s %s: %d certificates that were still valid, revocation list %d\n",
 		answer.Kind, answer.Value, answer.Certificates, answer.ListVersion)
+	if answer.Certificates == 0 {
+		fmt.Fprintln(s.out, "nothing in the ledger matches now: if that is unexpected, check the spelling; it holds for what comes")
+	}
 	if answer.Service {
 		fmt.Fprintf(s.out, "closed %d connections; the last one %.0f ms after the command\n", answer.Connections, answer.TotalMS)
 	} else {
@@ -215,7 +238,7 @@ func listRevocations(ctx context.Context, s streams, f File, form outputForm) er
 	table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "SINCE\tUNTIL\tKIND\tVALUE\tUID\tREASON")
 	for _, r := range answer.Revocations {
-		until := "lifted"
+		until := "it is lifted"
 		if !r.Expires.IsZero() {
 			until = r.Expires.Local().Format(time.DateTime)
 		}

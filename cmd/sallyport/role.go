@@ -39,7 +39,9 @@ func (r role) getenv(next func(string) string) func(string) string {
 	var set map[string]string
 	switch r {
 	case roleCA:
-		set = map[string]string{"SALLYPORT_CA_ENABLED": "true", "SALLYPORT_EXECUTOR_ENABLED": "false"}
+		set = map[string]string{
+			"SALLYPORT_CA_ENABLED": "true", "SALLYPORT_EXECUTOR_ENABLED": "false", "SALLYPORT_FIRECREST_ENABLED": "false",
+		}
 	case roleExecutor:
 		set = map[string]string{"SALLYPORT_CA_ENABLED": "false", "SALLYPORT_EXECUTOR_ENABLED": "true"}
 	default:

@@ -42,9 +42,9 @@ func newRoot(s streams) *cobra.Command {
 		&cobra.Group{ID: "use", Title: "Use a service:"},
 		&cobra.Group{ID: "admin", Title: "Administer a service:"})
 	root.AddCommand(
-		newDemo(s), newInit(s), newServe(s), newCheckConfig(s),
+		newDemo(s), newInit(s), newServe(s), newCheckConfig(s), newImport(s),
 		newExec(s), newCert(s), newWhoami(s),
-		newCA(s), newRevoke(s), newKRL(s), newAudit(s), newSSHDConfig(s), newNode(s),
+		newTop(s), newCA(s), newRevoke(s), newKRL(s), newAudit(s), newPolicy(s), newSSHDConfig(s), newNode(s),
 		newBackup(s), newRestore(s), newVersion())
 	return root
 }

@@ -87,13 +87,23 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		return errors.Join(err, public.Close())
 	}
 	publicServer, adminServer := d.api.Server(), d.api.AdminServer()
+	servers := []*http.Server{publicServer, adminServer}
 	group, ctx := errgroup.WithContext(ctx)
+	if f.Metrics.Listen != "" {
+		l, err := listenMetrics(ctx, f.Metrics.Listen)
+		if err != nil {
+			return errors.Join(err, public.Close(), admin.Close())
+		}
+		server := metricsServer(d.metrics, log)
+		servers = append(servers, server)
+		group.Go(func() error { return closedIsFine(server.Serve(l)) })
+	}
 	group.Go(func() error { return ignoreHangups(ctx, log) })
 	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
 	group.Go(func() error { return closedIsFine(adminServer.Serve(admin)) })
 	group.Go(func() error {
 		<-ctx.Done()
-		return shutdown(context.WithoutCancel(ctx), d, f.Server.DrainTimeout, log, publicServer, adminServer)
+		return shutdown(context.WithoutCancel(ctx), d, f.Server.DrainTimeout, log, servers...)
 	})
 	log.Info("serving", slog.String("address", public.Addr().String()), slog.String("admin_socket", f.Server.AdminSocket))
 	if addressFile != "" {
@@ -165,6 +175,7 @@ func listenPublic(ctx context.Context, s ServerSection, log *slog.Logger) (net.L
 	if err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
+	l = bounded(l, maxPublicConns())
 	if s.TLSCertificate == "" {
 		return l, nil
 	}

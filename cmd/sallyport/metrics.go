@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sallyport/metrics"
+)
+
+// metricsHandler serves m in the text format of Prometheus. It asks nobody who he
+// is: it belongs on listeners for administrators.
+func metricsHandler(m *metrics.Metrics) http.Handler {
+	return promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+}
+
+func listenMetrics(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("metrics.listen: %w", err)
+	}
+	return bounded(l, maxMetricsConns), nil
+}
+
+// metricsServer serves /metrics and nothing else.
+func metricsServer(m *metrics.Metrics, log *slog.Logger) *http.Server {
+	routes := http.NewServeMux()
+	routes.Handle("GET /metrics", metricsHandler(m))
+	return &http.Server{
+		Handler:           routes,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sallyport/httpapi"
+	"sallyport/httpapi/firecrest"
+	"sallyport/internal/private"
+	"sallyport/policy"
+)
+
+// maxServiceToken bounds the file of a token, in bytes.
+const maxServiceToken = 16 << 10
+
+// operations are the names of all calls that a policy can be about, whether or not
+// the configuration has them served.
+func operations() []string { return slices.Concat(httpapi.Operations(), firecrest.Operations()) }
+
+// policyConfig is the policy of a file but for the OpenFGA server.
+func policyConfig(f File) policy.Config {
+	cfg := policy.Config{
+		AllowByDefault: f.Policy.Default == "allow", GroupsClaim: f.Policy.GroupsClaim, Operations: operations(),
+	}
+	for _, s := range f.Systems {
+		cfg.Systems = append(cfg.Systems, s.Name)
+	}
+	for _, r := range f.Policy.Rules {
+		cfg.Rules = append(cfg.Rules, policy.Rule{
+			Name: r.Name, Deny: r.Effect == "deny", Operations: r.Operations, Systems: r.Systems, Issuers: r.Issuers,
+			Users: r.Users, Clients: r.Clients, Groups: r.Groups, When: r.When, Message: r.Message,
+		})
+	}
+	return cfg
+}
+
+func openfgaConfig(s OpenFGASection) policy.OpenFGAConfig {
+	return policy.OpenFGAConfig{
+		URL: s.URL, Store: s.Store, Model: s.Model, Relation: s.Relation, UserType: s.UserType, ObjectType: s.ObjectType,
+		Timeout: s.Timeout, Remember: s.Remember,
+	}
+}
+
+// checkPolicy compiles every rule.
+func (d *decoder) checkPolicy(f *File) {
+	aliases := map[string]bool{}
+	for _, s := range f.Issuers {
+		aliases[s.Alias] = true
+	}
+	for i, r := range f.Policy.Rules {
+		for _, alias := range r.Issuers {
+			if !aliases[alias] {
+				d.fail(fmt.Sprintf("policy.rules[%d].issuers", i), "%q is the alias of no [[issuers]] table", alias)
+			}
+		}
+	}
+	_, err := policy.New(policyConfig(*f))
+	for _, e := range leaves(err) {
+		if m, ok := errors.AsType[*policy.RuleError](e); ok {
+			d.fail(fmt.Sprintf("policy.rules[%d].%s", m.Index, m.Field), "%s", m.Detail)
+			continue
+		}
+		d.fail("policy", "%v", e)
+	}
+	if f.Policy.OpenFGA.URL == "" {
+		return
+	}
+	if _, err := policy.NewOpenFGA(openfgaConfig(f.Policy.OpenFGA)); err != nil {
+		d.fail("policy.openfga", "%v", err)
+	}
+}
+
+// leaves are the errors that were joined.
+func leaves(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+// openPolicy makes the policy; nil if the file has none.
+func (d *daemon) openPolicy(f File) (*policy.Policy, error) {
+	if len(f.Policy.Rules) == 0 && f.Policy.OpenFGA.URL == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	cfg := policyConfig(f)
+	if f.Policy.OpenFGA.URL != "" {
+		relations, err := openOpenFGA(f.Policy.OpenFGA)
+		if err != nil {
+			return nil, err
+		}
+		d.closers = append(d.closers, relations.Close)
+		cfg.Relations = relations
+	}
+	return policy.New(cfg)
+}
+
+// checkOpenFGA reads the token; nothing is sent.
+func checkOpenFGA(f File) error {
+	if f.Policy.OpenFGA.URL == "" {
+		return nil
+	}
+	relations, err := openOpenFGA(f.Policy.OpenFGA)
+	if err != nil {
+		return err
+	}
+	return relations.Close()
+}
+
+func openOpenFGA(s OpenFGASection) (*policy.OpenFGA, error) {
+	cfg := openfgaConfig(s)
+	if s.TokenFile != "" {
+		token, err := private.ReadFile(s.TokenFile, maxServiceToken)
+		if err != nil {
+			return nil, fmt.Errorf("policy.openfga.token_file: %w", err)
+		}
+		cfg.Token = string(bytes.TrimSpace(token))
+	}
+	return policy.NewOpenFGA(cfg)
+}
