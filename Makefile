@@ -2,10 +2,13 @@
 GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME  ?= 10s
+SOAK      ?= 3m
+COUNT     ?= 6
+BENCHMARKS ?= ./identity ./ca ./store/... ./executor/... ./httpapi
 LINTER    := .cache/bin/golangci-lint
 MAX_LINES := 600
 
-.PHONY: help build demo test lint fuzz clean
+.PHONY: help build demo test soak bench bench-go interop lint fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,9 +21,31 @@ demo: build ## run everything on this machine and one command through it
 	bin/sallyport demo --once
 
 test: ## every test, with the race detector, against the real sshd and identity providers
-	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 systemd-analyze:systemd gcc:gcc node:nodejs npm:npm bash:bash curl:curl
-	$(GO) test -race -timeout 20m ./...
+	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 systemd-analyze:systemd gcc:gcc node:nodejs npm:npm bash:bash busybox:busybox-static curl:curl prometheus:prometheus promtool:prometheus script:bsdutils nsenter:util-linux slurmctld:slurm-wlm slurmdbd:slurmdbd munged:munge mariadbd:mariadb-server /usr/bin/python3:python3-minimal '/usr/lib/*/faketime/libfaketime.so.1:libfaketime'
+	$(GO) test -timeout 40m -run ServerStarts ./internal/fgaserver ./internal/s3server # built once, while nothing else runs
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /e2e/failure)
+	$(GO) test -race -timeout 20m ./e2e/failure # alone: it has a machine's worth of its own
 	$(GO) test -timeout 2m -run Thousand ./executor # under the race detector it uses 150 connections
+	SALLYPORT_TEST_CREDENTIALS=remote $(GO) test -race -timeout 10m ./executor # certificates from a CA that is another process
+	SALLYPORT_TEST_SESSIONS=warm $(GO) test -race -timeout 10m -run TestSSHD ./executor # all commands in warm sessions
+
+soak: ## all failures at once, under load and the race detector, for SOAK (make soak SOAK=30m)
+	@tools/need sshd:openssh-server unshare:util-linux gcc:gcc /usr/bin/python3:python3-minimal
+	SALLYPORT_SOAK=$(SOAK) $(GO) test -count 1 -timeout 5h -v -run TestSoak ./e2e/failure
+
+bench: build ## measure against raw x/crypto/ssh on a real sshd (4 minutes; ARGS="--quick", "--help")
+	@tools/need sshd:openssh-server unshare:util-linux /usr/bin/python3:python3-minimal
+	$(GO) build -o bin/bench ./bench
+	bin/bench --binary bin/sallyport $(ARGS)
+
+# Two files of it, before.txt and after.txt, are compared by
+# go run golang.org/x/perf/cmd/benchstat@latest before.txt after.txt
+bench-go: ## the Go benchmarks of the hot paths, COUNT times, for benchstat
+	@$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) $(BENCHMARKS)
+
+interop: ## drive the service with FirecREST's own clients, from PyPI
+	@tools/need python3:python3 curl:curl sshd:openssh-server unshare:util-linux nsenter:util-linux slurmctld:slurm-wlm slurmdbd:slurmdbd munged:munge mariadbd:mariadb-server
+	$(GO) test -tags interop -count 1 -timeout 20m ./e2e/pyfirecrest
 
 lint: $(LINTER) ## static checks
 	$(GO) mod tidy -diff
