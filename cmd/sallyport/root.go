@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -46,7 +47,44 @@ func newRoot(s streams) *cobra.Command {
 		newExec(s), newCert(s), newWhoami(s),
 		newTop(s), newCA(s), newRevoke(s), newKRL(s), newAudit(s), newPolicy(s), newSSHDConfig(s), newNode(s),
 		newBackup(s), newRestore(s), newVersion())
+	root.SetHelpCommand(newHelp(root))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	return root
+}
+
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 {
+				return refuseUnknown(cmd, rest)
+			}
+			return cmd.Help()
+		},
+	}
+}
+
+// refuseMistyped refuses a word where a subcommand belongs also when --help stands
+// beside it: cobra would show the help of the command above.
+func refuseMistyped(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || !cmd.HasAvailableSubCommands() {
+		return nil //nolint:nilerr // cobra says it
+	}
+	if len(rest) > 0 && strings.HasPrefix(rest[0], cobra.ShellCompRequestCmd) {
+		return nil // a shell asks what could follow
+	}
+	for _, word := range rest {
+		if !strings.HasPrefix(word, "-") {
+			return refuseUnknown(cmd, []string{word})
+		}
+	}
+	return nil
 }
 
 // refuseUnknown refuses arguments of a command that has only subcommands.
@@ -87,6 +125,17 @@ func outputFlag(cmd *cobra.Command) *outputForm {
 	form := outputForm("table")
 	cmd.Flags().VarP(&form, "output", "o", `form of the output: "table" for people, "json" for programs`)
 	return &form
+}
+
+// stamp is how a time is shown to people: as --issued-before reads it, too.
+func stamp(t time.Time) string { return t.Local().Format(time.RFC3339) }
+
+// counted is a number with what it counts.
+func counted[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // outputForm is a flag value: table or json.

@@ -140,24 +140,30 @@ func (t topScreen) write(out io.Writer) error {
 	}
 	r, p := t.Requests, t.Process
 	fmt.Fprintf(out, "sallyport %s  %s  up %s   every %.1f s, q ends\n", t.Version, state, time.Duration(t.UptimeSeconds)*time.Second, t.Seconds)
-	fmt.Fprintf(out, "requests  %.1f/s   p50 %s  p95 %s  p99 %s   in flight %d of %d, %d callers   429 and 503: %.1f/s\n",
-		r.PerSecond, latencyText(r.P50), latencyText(r.P95), latencyText(r.P99), r.InFlight, r.MaxInFlight, r.Callers, r.Refused)
-	fmt.Fprintf(out, "process   %.2f cores   %.0f MB   %d goroutines   audit record p99 %s\n\n",
-		p.Cores, p.Resident/1e6, p.Goroutines, latencyText(r.Recorded))
+	fmt.Fprintf(out, "requests  %.1f/s   429 and 503: %.1f/s   in flight %d of %d, %s\n",
+		r.PerSecond, r.Refused, r.InFlight, r.MaxInFlight, counted(r.Callers, "caller"))
+	fmt.Fprintf(out, "latency   p50 %s   p95 %s   p99 %s   audit record p99 %s\n",
+		latencyText(r.P50), latencyText(r.P95), latencyText(r.P99), latencyText(r.Recorded))
+	fmt.Fprintf(out, "process   %.2f cores   %.0f MB   %d goroutines\n\n", p.Cores, p.Resident/1e6, p.Goroutines)
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "SYSTEM\tCOMMANDS/S\tFAILED/S\tSESSIONS\tWAITING\tCONNECTIONS\tIDLE\tDIALLING\tLOGINS/S\tFAILED/S\t")
+	fmt.Fprintln(table, "SYSTEM\tCMDS/S\tFAILED/S\tRUN\tWAIT\tCONNS\tIDLE\tDIALS\tLOGINS/S\tFAILED/S\t")
 	for _, y := range t.Systems {
 		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%d\t%d\t%d\t%d\t%d\t%.1f\t%.1f\t\n",
 			y.Name, y.Ended, y.Failed, y.Sessions, y.Waiting, y.Open, y.Idle, y.Dialing, y.Dials, y.Refused)
 	}
-	fmt.Fprintln(table, "\t\t\t\t\t\t\t\t\t\t")
-	fmt.Fprintln(table, "NODE\tLIMIT\tSTARTING\tWAITING\tUSERS\tREFUSED/S\tSTART\tBASELINE\tSTATE\t\t")
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	// A table of its own, so that both fit a terminal of 80 columns.
+	table = tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "NODE\tLIMIT\tBUSY\tWAIT\tUSERS\tREFUSED\tSTART\tUSUAL\tIS\t")
 	for _, n := range t.Nodes {
 		state := "up"
 		if n.Dead {
 			state = "DOWN"
 		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.1f\t%s\t%s\t%s\t\t\n",
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.1f\t%s\t%s\t%s\t\n",
 			n.Node, n.Limit, n.Starting, n.Waiting, n.Users, n.Refused, latencyText(&n.Recent), latencyText(&n.Baseline), state)
 	}
 	return table.Flush()

@@ -65,3 +65,27 @@ func TestBrokenMetricsAreAnError(t *testing.T) {
 		t.Error("HTML was taken for metrics")
 	}
 }
+
+func TestTheScreenFitsATerminal(t *testing.T) {
+	second := .0123
+	screen := topScreen{
+		Seconds: 2,
+		Requests: topRequests{
+			PerSecond: 1234.5, Refused: 123.4, InFlight: 1000, MaxInFlight: 1024, Callers: 500,
+			P50: &second, P95: &second, P99: &second, Recorded: &second,
+		},
+		Systems: []topSystem{{Name: "daint", Ended: 123.4, Failed: 1.5, Sessions: 100, Waiting: 900, Open: 200, Idle: 12, Dialing: 3, Dials: 1.5}},
+		Nodes:   []topNode{{System: "daint", Node: "login1.centre.org:22", Dead: true, Limit: 16, Starting: 16, Waiting: 900, Users: 90, Refused: 1.5, Recent: second, Baseline: second}},
+		Process: topProcess{Cores: 1.25, Resident: 1e8, Goroutines: 12345},
+	}
+	screen.Version, screen.UptimeSeconds = "v1.0.0-12-gabcdef0", 1e6
+	var out strings.Builder
+	if err := screen.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 81 {
+			t.Errorf("%d columns, more than 80: %s", len(line)-1, line)
+		}
+	}
+}
