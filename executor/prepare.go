@@ -205,7 +205,7 @@ func environment(env map[string]string) (string, error) {
 	size := 0
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if !envName.MatchString(name) {
-			return "", complain("env", "name %.60q is not acceptable", name)
+			return "", complain("env", "name %.60q must be letters, digits and '_', and begin with none of the digits", name)
 		}
 		value, err := Quote(env[name])
 		if err != nil {

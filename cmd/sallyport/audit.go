@@ -44,9 +44,9 @@ func newAudit(s streams) *cobra.Command {
 				Sequence: report.Sequence, HeadHash: report.HeadHash, UnfinishedBytes: report.Unfinished,
 			})
 		}
-		fmt.Fprintf(s.out, "%s: good: %d events in %d files\n", dir, report.Events, report.Files)
+		fmt.Fprintf(s.out, "%s: good: %s in %s\n", dir, counted(report.Events, "event"), counted(report.Files, "file"))
 		if report.Events > 0 {
-			fmt.Fprintf(s.out, "from %s to %s\nhead %d %s\n", report.First.Format(time.RFC3339), report.Last.Format(time.RFC3339),
+			fmt.Fprintf(s.out, "from %s to %s\nhead %d %s\n", stamp(report.First), stamp(report.Last),
 				report.Sequence, report.HeadHash)
 		}
 		if report.Unfinished > 0 {

@@ -132,7 +132,7 @@ func (b *backupJob) writeAndCheck(ctx context.Context, out *os.File) (err error)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.s.out, "%s: %d files of %s, %s, read back and whole\n", b.target, files, m.Created.Format(time.RFC3339), size(info.Size()))
+	fmt.Fprintf(b.s.out, "%s: %s of %s, %s, read back and whole\n", b.target, counted(files, "file"), stamp(m.Created), size(info.Size()))
 	return nil
 }
 

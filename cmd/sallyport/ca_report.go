@@ -29,7 +29,7 @@ func newCAStatus(s streams) *cobra.Command {
 				return printJSON(s.out, status)
 			}
 			fmt.Fprintf(s.out, "bundle %d of %s, revocation list %d, generation %d\n\n",
-				status.Version, status.PublishedAt.Local().Format(time.DateTime), status.RevocationVersion, status.Generation)
+				status.Version, stamp(status.PublishedAt), status.RevocationVersion, status.Generation)
 			if err := printKeys(s, status); err != nil {
 				return err
 			}
@@ -64,7 +64,7 @@ func printKeys(s streams, status ca.RingStatus) error {
 		}
 		until := "-"
 		if k.Valid > 0 {
-			until = k.ValidBefore.Local().Format(time.DateTime)
+			until = stamp(k.ValidBefore)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", k.State, k.Fingerprint, age(k.StagedAt), yesNo(k.Published), k.Valid, until)
 	}
@@ -181,7 +181,7 @@ func printStep(s streams, act ca.Act, status ca.RingStatus) error {
 	}
 	fmt.Fprintf(s.out, "%s: %s; generation %d, bundle %d\n", act.Step, done, status.Generation, status.Version)
 	if act.Step == ca.StepCompromise {
-		fmt.Fprintf(s.out, "%d connections that the key had opened are closed\n", status.Closed)
+		fmt.Fprintf(s.out, "%s of the key closed\n", counted(status.Closed, "connection"))
 		fmt.Fprint(s.out, compromiseChecklist)
 	}
 	return printNext(s, status)

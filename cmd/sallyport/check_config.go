@@ -30,12 +30,15 @@ func newCheckConfig(s streams) *cobra.Command {
 		Args: exactArgs(), Long: checkConfigLong,
 	}
 	config := configFlag(cmd, s)
-	cmd.RunE = func(*cobra.Command, []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log := slog.New(noteHandler{s})
+		if err := warnOfUnknownVariables(cmd.Context(), log, s.environ); err != nil {
+			return err
+		}
 		f, err := loadConfig(*config, s.getenv)
 		if err != nil {
 			return err
 		}
-		log := slog.New(noteHandler{s})
 		err = errors.Join(
 			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), checkStaging(f))
 		if err != nil {

@@ -125,7 +125,7 @@ func (opt *clientOptions) findToken(ctx context.Context, s streams) (string, err
 	}
 	token = strings.TrimSpace(token)
 	if token == "" {
-		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command or --token-file")}
+		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command (such as 'oidc-token centre') or --token-file")}
 	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("the token has characters that no token has; was something else printed with it?")

@@ -51,7 +51,7 @@ type File struct {
 // ServerSection configures the public listener.
 type ServerSection struct {
 	// Address of the REST API.
-	Listen string `key:"listen" default:"127.0.0.1:8080" check:"hostport"`
+	Listen string `key:"listen" default:"127.0.0.1:8080" check:"listen"`
 	// PEM files of the TLS certificate chain and its key. Both are read again
 	// when they change. Without them the API speaks plain HTTP.
 	TLSCertificate string `key:"tls_certificate" example:"/etc/sallyport/tls.crt"`
@@ -163,7 +163,7 @@ type MetricsSection struct {
 	// else, over plain HTTP and without authentication. The numbers name systems,
 	// nodes and issuers, and nobody's commands. Empty means that only the admin
 	// socket serves them.
-	Listen string `key:"listen" check:"hostport" example:"127.0.0.1:9464"`
+	Listen string `key:"listen" check:"listen" example:"127.0.0.1:9464"`
 }
 
 // AuditSection configures the audit log.

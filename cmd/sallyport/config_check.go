@@ -31,7 +31,9 @@ func checkText(rule, s string) string {
 	case "":
 		return ""
 	case "hostport":
-		return checkHostPort(s)
+		return checkHostPort(s, "login1.example.org:22 or [::1]:22")
+	case "listen":
+		return checkHostPort(s, "127.0.0.1:8080, [::1]:8080 or :8443")
 	case "cidr":
 		if _, err := netip.ParsePrefix(s); err != nil {
 			return "must be a network such as 192.0.2.0/24 or 2001:db8::/32"
@@ -78,11 +80,11 @@ func matches(p *regexp.Regexp, s, otherwise string) string {
 	return otherwise
 }
 
-func checkHostPort(s string) string {
+func checkHostPort(s, example string) string {
 	host, port, err := net.SplitHostPort(s)
 	n, convErr := strconv.Atoi(port)
 	if err != nil || convErr != nil || n < 0 || n > 65535 || strings.ContainsAny(host, " /@") {
-		return "must be host:port, such as login1.example.org:22 or [::1]:22"
+		return "must be host:port, such as " + example
 	}
 	return ""
 }

@@ -149,7 +149,7 @@ func (d *decoder) tables(v reflect.Value, raw any, path string) {
 
 // value fills one setting from the environment, the file, or its default.
 func (d *decoder) value(v reflect.Value, field reflect.StructField, raw any, path, fallback string) {
-	name := "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+	name := variableOf(path)
 	if s := d.getenv(name); s != "" && !strings.Contains(path, "[") {
 		d.fromText(v, s, path, name)
 	} else if raw == nil {

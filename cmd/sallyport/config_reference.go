@@ -123,7 +123,7 @@ func allowedText(rule string) string {
 	switch rule {
 	case "":
 		return ""
-	case "hostport":
+	case "hostport", "listen":
 		return "host:port"
 	case "cidr":
 		return "networks in CIDR form"

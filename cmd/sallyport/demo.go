@@ -39,7 +39,7 @@ func newDemo(s streams) *cobra.Command {
 	once := cmd.Flags().Bool("once", false, "end after one command")
 	listen := cmd.Flags().String("listen", "127.0.0.1:0", "address of the API, on loopback")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if wrong := checkHostPort(*listen); wrong != "" || !isLoopback(*listen) {
+		if wrong := checkText("listen", *listen); wrong != "" || !isLoopback(*listen) {
 			return usageError{fmt.Errorf("--listen: %q is not host:port on loopback", *listen)}
 		}
 		// "sallyport demo | head" must not end it before its files are removed.

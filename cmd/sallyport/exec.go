@@ -28,7 +28,8 @@ whole; the service bounds it (server.max_body). An interrupt ends the remote
 command.
 
 The exit code is that of the remote command; 128 plus the number of the signal if
-a signal ended it; 124 if its time was over; 130 after an interrupt.`
+a signal ended it; 124 if its time was over; 130 after an interrupt; 1 with a line
+that begins with "sallyport:" if the service refused it or cannot be reached.`
 
 const (
 	exitTimedOut    = 124 // as timeout(1)

@@ -90,8 +90,9 @@ func runInit(s streams, dir string, opt initOptions) error {
 	fmt.Fprintf(s.out, `Made %s:
   ca_key, ca_key.pub   the CA key, %s
   distribution_key     signs what login nodes fetch; 'sallyport node files' tells them
-  sallyport.toml       the configuration; add your [[issuers]] and [[systems]]
+  sallyport.toml       the configuration; your [[issuers]] and [[systems]] belong there
 Next:
+  edit %[3]s: say whose tokens count, and where commands run
   sallyport check-config --config %[3]s
   sallyport serve --config %[3]s
 `, dir, ssh.FingerprintSHA256(public), filepath.Join(dir, "sallyport.toml"))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -70,7 +69,7 @@ func readKRL(ctx context.Context, s streams, f File) (data []byte, err error) {
 
 // printKRL shows a list in the manner of ssh-keygen -Q -l.
 func printKRL(w io.Writer, l *krl.List) error {
-	fmt.Fprintf(w, "version    %d\ngenerated  %s\n", l.Version, l.Generated.Local().Format(time.DateTime))
+	fmt.Fprintf(w, "version    %d\ngenerated  %s\n", l.Version, stamp(l.Generated))
 	for _, c := range l.Certificates {
 		by := "any CA"
 		if c.CA != nil {

@@ -25,7 +25,7 @@ func main() {
 	// The first signal cancels ctx; stop gives the second its usual effect, so
 	// that an operator can always end the program.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, os.Getenv, os.Environ()}))
 }
 
 // streams is what a command sees of the process.
@@ -34,6 +34,8 @@ type streams struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+	// environ is all of the environment, as os.Environ has it; it may be missing.
+	environ []string
 }
 
 const (
@@ -55,7 +57,10 @@ func (e usageError) Unwrap() error { return e.error }
 func run(ctx context.Context, args []string, s streams) int {
 	root := newRoot(s)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := refuseMistyped(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return 0
 	}

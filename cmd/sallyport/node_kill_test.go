@@ -22,7 +22,7 @@ func dieAtStep() {
 	if err != nil {
 		panic(err)
 	}
-	os.Exit(run(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, &killer{left: at}, os.Getenv}))
+	os.Exit(run(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, &killer{left: at}, os.Getenv, os.Environ()}))
 }
 
 // A killer ends its own process, as kill -9 does, when a number of steps was said.

@@ -83,7 +83,7 @@ func restore(ctx context.Context, s streams, file, dir string, passphrase []byte
 	if err != nil {
 		return fmt.Errorf("%q: %w", file, err)
 	}
-	fmt.Fprintf(s.out, "%s: restored as it was on %s at %s\n", dir, m.Created.Format(time.RFC3339), m.Host)
+	fmt.Fprintf(s.out, "%s: restored as it was on %s at %s\n", dir, stamp(m.Created), m.Host)
 	fmt.Fprint(s.err, restoreNotes)
 	notePaths(s, filepath.Join(dir, filepath.FromSlash(m.Config)), dir)
 	return nil

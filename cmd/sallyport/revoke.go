@@ -181,20 +181,20 @@ func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r ca.
 	if form == "json" {
 		return printJSON(s.out, answer)
 	}
-	fmt.Fprintf(s.out, "revoked %s %s: %d certificates that were still valid, revocation list %d\n",
-		answer.Kind, answer.Value, answer.Certificates, answer.ListVersion)
+	fmt.Fprintf(s.out, "revoked %s %s: %s still valid, revocation list %d\n",
+		answer.Kind, answer.Value, counted(answer.Certificates, "certificate"), answer.ListVersion)
 	if answer.Certificates == 0 {
 		fmt.Fprintln(s.out, "nothing in the ledger matches now: if that is unexpected, check the spelling; it holds for what comes")
 	}
 	if answer.Service {
-		fmt.Fprintf(s.out, "closed %d connections; the last one %.0f ms after the command\n", answer.Connections, answer.TotalMS)
+		fmt.Fprintf(s.out, "closed %s; the last one %.0f ms after the command\n", counted(answer.Connections, "connection"), answer.TotalMS)
 	} else {
 		fmt.Fprintln(s.out, "no service runs here: there were no connections to close")
 	}
 	if answer.Expires.IsZero() {
 		fmt.Fprintln(s.out, "it stands until it is lifted: sallyport revoke --lift")
 	} else {
-		fmt.Fprintf(s.out, "it leaves the list by itself at %s\n", answer.Expires.Local().Format(time.DateTime))
+		fmt.Fprintf(s.out, "it leaves the list by itself at %s\n", stamp(answer.Expires))
 	}
 	return nil
 }
@@ -235,14 +235,18 @@ func listRevocations(ctx context.Context, s streams, f File, form outputForm) er
 	if form == "json" {
 		return printJSON(s.out, answer.Revocations)
 	}
+	if len(answer.Revocations) == 0 {
+		_, err := fmt.Fprintln(s.out, "no revocation stands")
+		return err
+	}
 	table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "SINCE\tUNTIL\tKIND\tVALUE\tUID\tREASON")
 	for _, r := range answer.Revocations {
 		until := "it is lifted"
 		if !r.Expires.IsZero() {
-			until = r.Expires.Local().Format(time.DateTime)
+			until = stamp(r.Expires)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", r.At.Local().Format(time.DateTime), until, r.Kind, r.Value, r.UID, r.Reason)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", stamp(r.At), until, r.Kind, r.Value, r.UID, r.Reason)
 	}
 	return table.Flush()
 }

@@ -46,6 +46,9 @@ func newServe(s streams) *cobra.Command {
 			return err
 		}
 		log := newLogger(s, f.Log)
+		if err := warnOfUnknownVariables(cmd.Context(), log, s.environ); err != nil {
+			return err
+		}
 		lockMemory(cmd.Context(), log)
 		// Before the key, so that the wrong user is told so.
 		if err := errors.Join(checkDataDir(f.DataDir), checkInputs(*config, f)); err != nil {
