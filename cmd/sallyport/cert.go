@@ -100,6 +100,19 @@ func (opt *certOptions) check(cmd *cobra.Command) error {
 		return errors.New("--force-command is empty")
 	case given("principal") && len(opt.principals) == 0:
 		return errors.New("--principal is empty")
+	case opt.out != "" && opt.out != "-":
+		return checkTarget(opt.out)
+	}
+	return nil
+}
+
+// checkTarget refuses a file that cannot be written, before a certificate is issued for it.
+func checkTarget(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("--out: %q is a folder; give the name of a file", path)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("--out: there is no folder %q", filepath.Dir(path))
 	}
 	return nil
 }

@@ -29,12 +29,14 @@ type clientOptions struct {
 	tokenFile    string
 	tokenCommand string
 	caFile       string
+	// given says whether a flag stands on the command line.
+	given func(flag string) bool
 }
 
 // clientFlags adds the flags of every client command.
 func clientFlags(cmd *cobra.Command, s streams) *clientOptions {
-	opt := &clientOptions{}
 	f := cmd.Flags()
+	opt := &clientOptions{given: f.Changed}
 	f.StringVar(&opt.url, "url", cmp.Or(s.getenv("SALLYPORT_URL"), "http://127.0.0.1:8080"), "the service (environment: SALLYPORT_URL)")
 	f.StringVar(&opt.token, "token", "", "the token; other users can see it in ps(1): prefer SALLYPORT_TOKEN")
 	f.StringVar(&opt.tokenFile, "token-file", "", "read the token from this file")
@@ -100,37 +102,60 @@ func (opt *clientOptions) transport() (*http.Transport, error) {
 	return t, nil
 }
 
-// findToken takes the token from the flag, the file, the environment, or the
-// command, whichever is set first in this order.
+// findToken takes the token from a flag, of which there may be one, else from
+// SALLYPORT_TOKEN, else from the command in SALLYPORT_TOKEN_COMMAND.
 func (opt *clientOptions) findToken(ctx context.Context, s streams) (string, error) {
-	token := opt.token
-	switch {
-	case token != "":
-	case opt.tokenFile != "":
-		text, err := readBounded(opt.tokenFile, 64<<10)
-		if err != nil {
-			return "", fmt.Errorf("--token-file: %w", err)
+	var flags []string
+	for _, name := range []string{"token", "token-file", "token-command"} {
+		if opt.given(name) {
+			flags = append(flags, name)
 		}
-		token = string(text)
-	case s.getenv("SALLYPORT_TOKEN") != "":
-		token = s.getenv("SALLYPORT_TOKEN")
-	case opt.tokenCommand != "":
-		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", opt.tokenCommand)
-		cmd.Stderr = s.err
-		text, err := cmd.Output()
-		if err != nil {
-			return "", fmt.Errorf("--token-command: %w", err)
-		}
-		token = string(text)
 	}
-	token = strings.TrimSpace(token)
-	if token == "" {
+	if len(flags) > 1 {
+		return "", usageError{fmt.Errorf("--%s exclude each other", strings.Join(flags, " and --"))}
+	}
+	source, fromEnvironment := "", s.getenv("SALLYPORT_TOKEN")
+	switch {
+	case len(flags) == 1:
+		source = "--" + flags[0]
+	case fromEnvironment != "":
+		source = "SALLYPORT_TOKEN"
+	case opt.tokenCommand != "":
+		source = "--token-command"
+	default:
 		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command (such as 'oidc-token centre') or --token-file")}
+	}
+	token, err := fromEnvironment, error(nil)
+	switch source {
+	case "--token":
+		token = opt.token
+	case "--token-file":
+		token, err = readTokenFile(opt.tokenFile)
+	case "--token-command":
+		token, err = runTokenCommand(ctx, s, opt.tokenCommand)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", source, err)
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return "", fmt.Errorf("%s: there is no token, it is empty", source)
 	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("the token has characters that no token has; was something else printed with it?")
 	}
 	return token, nil
+}
+
+func readTokenFile(path string) (string, error) {
+	text, err := readBounded(path, 64<<10)
+	return string(text), err
+}
+
+func runTokenCommand(ctx context.Context, s streams, line string) (string, error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
+	cmd.Stderr = s.err
+	text, err := cmd.Output()
+	return string(text), err
 }
 
 // A problem is the service's own description of an error (RFC 9457).
@@ -145,6 +170,9 @@ type problem struct {
 
 func (p *problem) Error() string {
 	text := cmp.Or(p.Detail, p.Title)
+	if p.Code == "route_unknown" {
+		text = "the service has no such call: --url (SALLYPORT_URL) is its address without a path; or it is of another version"
+	}
 	if p.Field != "" {
 		text = p.Field + ": " + text
 	}

@@ -89,7 +89,8 @@ func (d *demo) serve(ctx context.Context, once bool) (err error) {
 	if err != nil {
 		return err
 	}
-	log := newLogger(streams{err: io.Discard}, f.Log)
+	f.Log.Level = "warn" // what is refused, and why
+	log := newLogger(streams{err: d.s.err}, f.Log)
 	key, err := loadCAKey(d.s, f)
 	if err != nil {
 		return err

@@ -136,7 +136,7 @@ func (opt *execOptions) readStdin(ctx context.Context, in io.Reader) (string, er
 
 func (opt *execOptions) body(cmd *cobra.Command, args []string) (execBody, error) {
 	switch {
-	case len(args) == 0:
+	case len(args) == 0, args[0] == "":
 		return execBody{}, usageError{errors.New("which system? see 'sallyport exec --help'")}
 	case opt.line == "" && len(args) == 1:
 		return execBody{}, usageError{errors.New("which command? give it after --, or with -c")}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,7 @@ func newWhoami(s streams) *cobra.Command {
 	}
 	client := clientFlags(cmd, s)
 	form := outputFlag(cmd)
+	first := []string{"issuer", "login"} // come first, the last of them before all
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := client.connect(cmd.Context(), s)
 		if err != nil {
@@ -30,7 +33,10 @@ func newWhoami(s streams) *cobra.Command {
 			return printJSON(s.out, answer)
 		}
 		table := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
-		for _, key := range slices.Sorted(maps.Keys(answer)) {
+		keys := slices.SortedFunc(maps.Keys(answer), func(a, b string) int {
+			return cmp.Or(slices.Index(first, b)-slices.Index(first, a), strings.Compare(a, b))
+		})
+		for _, key := range keys {
 			value := string(answer[key])
 			var text string
 			if json.Unmarshal(answer[key], &text) == nil { // a string, perhaps an empty one
