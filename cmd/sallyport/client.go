@@ -114,7 +114,8 @@ func (opt *clientOptions) findToken(ctx context.Context, s streams) (string, err
 	if len(flags) > 1 {
 		return "", usageError{fmt.Errorf("--%s exclude each other", strings.Join(flags, " and --"))}
 	}
-	source, fromEnvironment := "", s.getenv("SALLYPORT_TOKEN")
+	fromEnvironment := s.getenv("SALLYPORT_TOKEN")
+	var source string
 	switch {
 	case len(flags) == 1:
 		source = "--" + flags[0]

@@ -332,7 +332,7 @@ func TestACompromisedKeyIsCutOffAndTheStandbySigns(t *testing.T) {
 		t.Errorf("compromise without a reason: %v", err)
 	}
 	out, err := c.ca(t.Context(), "compromise", bad, "--reason", "laptop stolen")
-	if err != nil || !strings.Contains(out, "1 connections that the key had opened are closed") || !strings.Contains(out, "What only people can do now") {
+	if err != nil || !strings.Contains(out, "1 connection of the key closed") || !strings.Contains(out, "What only people can do now") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	after, err := c.exec(t.Context(), token, "true")
