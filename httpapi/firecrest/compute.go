@@ -210,6 +210,9 @@ var errNoJob = &failure{status: http.StatusNotFound, message: "Job not found.", 
 // ago is never unknown, and while the accounting is down a client had better wait:
 // pyfirecrest takes 429 for that, and breaks at anything else.
 func showJob(c *call) error {
+	if s := c.streamOf(); s != nil {
+		return c.answer(http.StatusOK, jobsAnswer[scheduler.Job]{[]scheduler.Job{c.handler.streams.view(s)}})
+	}
 	batch, err := c.scheduler()
 	if err != nil {
 		return err
@@ -241,6 +244,11 @@ func showJob(c *call) error {
 
 // jobMetadata is GET /compute/{system}/jobs/{id}/metadata.
 func jobMetadata(c *call) error {
+	if s := c.streamOf(); s != nil {
+		return c.answer(http.StatusOK, jobsAnswer[scheduler.Metadata]{[]scheduler.Metadata{{
+			ID: s.id, StandardOutput: &s.job.Logs.OutputLog, StandardError: &s.job.Logs.ErrorLog,
+		}}})
+	}
 	batch, err := c.scheduler()
 	if err != nil {
 		return err
@@ -261,6 +269,10 @@ func jobMetadata(c *call) error {
 
 // cancelJob is DELETE /compute/{system}/jobs/{id}.
 func cancelJob(c *call) error {
+	if s := c.streamOf(); s != nil {
+		c.handler.streams.stop(s)
+		return c.noContent()
+	}
 	batch, err := c.scheduler()
 	if err != nil {
 		return err

@@ -82,6 +82,12 @@ func newFileSite(t testing.TB, sftp string, maxFile int64) *fileSite {
 // newSlowSite is newFileSite with a limit for the time of a command.
 func newSlowSite(t testing.TB, sftp string, maxFile int64, limit time.Duration) *fileSite {
 	t.Helper()
+	return newStreamSite(t, sftp, maxFile, limit, nil)
+}
+
+// newStreamSite is newSlowSite with streams.
+func newStreamSite(t testing.TB, sftp string, maxFile int64, limit time.Duration, streaming *firecrest.Streaming) *fileSite {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a node with users of its own")
 	}
@@ -104,8 +110,8 @@ func newSlowSite(t testing.TB, sftp string, maxFile int64, limit time.Duration) 
 			t.Error(err)
 		}
 	})
-	s := &fileSite{node: node, site: serve(t, firecrest.Config{Commands: run, MaxFile: maxFile, Systems: []firecrest.System{{
-		Name: "ClusterA", FileSystems: []firecrest.FileSystem{{Path: node.Dir() + "/home", DataType: "users"}},
+	s := &fileSite{node: node, site: serve(t, firecrest.Config{Commands: run, MaxFile: maxFile, Streaming: streaming, Systems: []firecrest.System{{
+		Name: "ClusterA", FileSystems: []firecrest.FileSystem{{Path: node.Dir() + "/home", DataType: "users", DefaultWorkDir: streaming != nil}},
 	}}})}
 	if s.dir, err = os.MkdirTemp(node.Home("alice"), "t"); err != nil { //nolint:usetesting // it must be below the home
 		t.Fatal(err)

@@ -53,6 +53,8 @@ type Config struct {
 	Probes func(ctx context.Context) []Probe
 	// Staging, if set, is where uploads and downloads by jobs go through.
 	Staging Staging
+	// Streaming, if set, lets files go through this service over a WebSocket.
+	Streaming *Streaming
 	// MaxBody bounds the body of a call that is read as a whole, in bytes; default
 	// 8 MiB, since job scripts come in it.
 	MaxBody int64
@@ -104,6 +106,7 @@ type Handler struct {
 	systems map[string]*system // by name in lower case
 	names   []string           // keys of systems, in the order of the configuration
 	routes  *segment
+	streams streams
 }
 
 // A system is a System at work.
@@ -191,7 +194,9 @@ func (s System) check() error {
 }
 
 // Prefixes implements [httpapi.Mounted].
-func (h *Handler) Prefixes() []string { return []string{"/status", "/filesystem", "/compute"} }
+func (h *Handler) Prefixes() []string {
+	return []string{"/status", "/filesystem", "/compute", "/streams"}
+}
 
 // Find implements [httpapi.Mounted]. The path is taken in any case, and with or
 // without a slash at its end: FirecREST redirects to the one form that it likes,

@@ -23,7 +23,7 @@ type operation struct {
 }
 
 func operations() []operation {
-	return slices.Concat(statusOperations(), filesystemOperations(), transferOperations(), computeOperations())
+	return slices.Concat(statusOperations(), filesystemOperations(), transferOperations(), streamOperations(), computeOperations())
 }
 
 // Operations are the names by which a policy knows the calls that need a token.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -86,9 +87,18 @@ func serveWith(t testing.TB, cfg firecrest.Config, policy httpapi.Authorizer) *s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { verifier.Close() })
+	server := httptest.NewUnstartedServer(nil)
+	if cfg.Streaming != nil {
+		cfg.Streaming.URL = "ws://" + server.Listener.Addr().String()
+	}
 	handler, err := firecrest.New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if cfg.Streaming != nil {
+		door := httptest.NewServer(handler.Door())
+		t.Cleanup(door.Close)
+		cfg.Streaming.Port = door.Listener.Addr().(*net.TCPAddr).Port
 	}
 	api, err := httpapi.New(httpapi.Config{
 		Tokens: verifier, Commands: cfg.Commands.(httpapi.CommandRunner), Audit: noAudit{}, Policy: policy, Mounts: []httpapi.Mounted{handler},
@@ -96,7 +106,6 @@ func serveWith(t testing.TB, cfg firecrest.Config, policy httpapi.Authorizer) *s
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(nil)
 	server.Config = api.Server()
 	server.Start()
 	t.Cleanup(server.Close)

@@ -39,6 +39,7 @@ type directivesView struct {
 	CompleteUploadURL string   `json:"completeUploadUrl,omitempty"`
 	MaxPartSize       int64    `json:"maxPartSize,omitempty"`
 	DownloadURL       string   `json:"downloadUrl,omitempty"`
+	Coordinates       string   `json:"coordinates,omitempty"`
 }
 
 // A staged is a call of transfer/upload or transfer/download.
@@ -46,6 +47,7 @@ type staged struct {
 	place
 	account, workDir, id string
 	size                 int64
+	streamed             bool // over a WebSocket, and not through storage
 	batch                batch
 }
 
@@ -69,6 +71,10 @@ func (c *call) stage() (s staged, size int64, err error) {
 	if err := b.finish(); err != nil {
 		return s, 0, err
 	}
+	s.id = strings.ToLower(rand.Text())
+	if s.streamed = method == "streamer"; s.streamed && c.handler.cfg.Streaming != nil {
+		return s, size, nil
+	}
 	if method != "s3" || c.handler.cfg.Staging == nil {
 		return s, 0, errNoTransfer
 	}
@@ -76,16 +82,23 @@ func (c *call) stage() (s staged, size int64, err error) {
 		return s, 0, err
 	}
 	s.workDir, err = c.workDir()
-	s.id = strings.ToLower(rand.Text())
 	return s, size, err
 }
 
 // uploadJob is POST transfer/upload: the client puts an object into the storage, and a job
-// of his fetches it.
+// of his fetches it; or he sends the file through this service.
 func uploadJob(c *call) error {
 	s, size, err := c.stage()
 	if err != nil {
 		return err
+	}
+	if s.streamed {
+		return c.withFiles(func(ctx context.Context, files *executor.Files) error {
+			if err := vacant(ctx, files, s.place); err != nil {
+				return err
+			}
+			return c.offerStream(s, true) //nolint:contextcheck // a call has the context of its request
+		})
 	}
 	if size < 0 || size > s3.MaxObject {
 		f := fields{location: "body", prefix: "transferDirectives."}
@@ -149,10 +162,13 @@ func downloadJob(c *call) error {
 		if err != nil {
 			return fileFailure("stat: cannot statx", s.name, err)
 		}
+		s.size = info.Size
+		if s.streamed {
+			return c.offerStream(s, false) //nolint:contextcheck // a call has the context of its request
+		}
 		if info.Size > s3.MaxObject {
 			return errUploadTooLarge
 		}
-		s.size = info.Size
 		o, err := c.object(ctx, s, s3.System, s3.Client)
 		if err != nil {
 			return err

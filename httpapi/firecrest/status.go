@@ -88,9 +88,10 @@ type schedulerView struct {
 }
 
 type dataView struct {
-	Directives   []string     `json:"datatransfer_jobs_directives"`
-	MaxFile      int64        `json:"max_ops_file_size"`
-	DataTransfer *storageView `json:"data_transfer"`
+	Directives []string `json:"datatransfer_jobs_directives"`
+	MaxFile    int64    `json:"max_ops_file_size"`
+	// DataTransfer is a storageView, a streamerView, or nil.
+	DataTransfer any `json:"data_transfer"`
 }
 
 // A storageView is the storage for transfers. What is secret, or none of a client's
@@ -115,13 +116,28 @@ type multipartView struct {
 	TmpFolder    string `json:"tmp_folder"`
 }
 
-func (h *Handler) storageView() *storageView {
+// A streamerView is how streams are reached.
+type streamerView struct {
+	ServiceType  string   `json:"serviceType"`
+	PyPIIndexURL *string  `json:"pypiIndexUrl"`
+	Host         *string  `json:"host"`
+	Ports        [2]int   `json:"portRange"`
+	Hosts        []string `json:"publicIps"`
+	Wait         int64    `json:"waitTimeout"` // seconds
+	MaxUpload    int64    `json:"inboundTransferLimit"`
+}
+
+// transferService is the way of large files that is shown: storage, if there are both.
+func (h *Handler) transferService() any {
 	if h.cfg.Staging == nil {
+		if s := h.cfg.Streaming; s != nil {
+			return streamerView{ServiceType: "streamer", Ports: [2]int{s.Port, s.Port}, Hosts: s.Hosts, Wait: seconds(s.Wait), MaxUpload: s.MaxUpload}
+		}
 		return nil
 	}
 	const hidden = "**********"
 	d := h.cfg.Staging.Describe()
-	return &storageView{
+	return storageView{
 		ServiceType: "s3", Name: "s3-storage", PrivateURL: hidden, PublicURL: d.PublicURL, AccessKeyID: hidden, SecretAccessKey: hidden,
 		Region: d.Region, TTL: seconds(d.Lifetime), Multipart: multipartView{MaxPartSize: d.PartSize, ParallelRuns: 1},
 	}
@@ -163,7 +179,7 @@ func (h *Handler) view(s *system, info executor.SystemInfo, probes []Probe) syst
 			Type: cmp.Or(s.Scheduler, "none"), ConnectionMode: "ssh", Version: optional(s.SchedulerVersion), Timeout: seconds(info.DefaultTimeout),
 		},
 		FileSystems:   append([]FileSystem{}, s.FileSystems...),
-		DataOperation: dataView{Directives: []string{}, MaxFile: h.cfg.MaxFile, DataTransfer: h.storageView()},
+		DataOperation: dataView{Directives: []string{}, MaxFile: h.cfg.MaxFile, DataTransfer: h.transferService()},
 	}
 	if len(info.Nodes) > 0 {
 		v.SSH.Host, v.SSH.Port = hostPort(info.Nodes[0])
