@@ -8,11 +8,14 @@ func (c *conversion) transfers(data *section) {
 	if !data.has("data_transfer") {
 		return
 	}
-	if kind := in.text("service_type"); kind != "s3" {
+	switch kind := in.text("service_type"); kind {
+	case "s3":
+		c.storage(in)
+	case "streamer":
+		data.note("data_transfer", "%q goes through this service, and its clients need an address for that: see firecrest.streamer", kind)
+	default:
 		data.note("data_transfer", "%q has no counterpart: uploads and downloads by jobs go through S3, see firecrest.s3", kind)
-		return
 	}
-	c.storage(in)
 }
 
 // storage takes the S3 of the first cluster that has one.
