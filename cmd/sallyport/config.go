@@ -446,6 +446,29 @@ type FirecRESTSection struct {
 	// Object storage between clients and systems, for uploads and downloads by jobs
 	// (/filesystem/{system}/transfer/upload and download, method "s3").
 	S3 S3Section `key:"s3"`
+	// Files through this service, for clients that ask for the method "streamer". See
+	// docs/firecrest.md: prefer ops/upload and download, or storage.
+	Streamer StreamerSection `key:"streamer"`
+}
+
+// StreamerSection configures streams.
+type StreamerSection struct {
+	// An address for the clients' first request; empty means that there are no streams.
+	// It has no TLS, because clients know none: whoever brings the secret of a transfer
+	// there is sent to url, where the file goes.
+	Listen string `key:"listen" check:"listen" example:"0.0.0.0:5665"`
+	// Names or addresses by which clients reach listen.
+	PublicHosts []string `key:"public_hosts" example:"sallyport.example.org"`
+	// Where clients reach this API, as https://host[:port]. A proxy before it must pass
+	// WebSockets.
+	URL string `key:"url" check:"url" example:"https://sallyport.example.org"`
+	// How long a client has to come.
+	WaitTimeout time.Duration `key:"wait_timeout" default:"5m" check:"10s..24h"`
+	// Bytes that a file may have that is sent here.
+	MaxUpload int64 `key:"max_upload" default:"5368709120" check:"1..1099511627776"`
+	// Let a client come from another address than the request for the transfer. The secret
+	// can be read on its way to listen, and is then good for whoever is first.
+	AnyAddress bool `key:"any_address" default:"false"`
 }
 
 // S3Section configures object storage.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,6 +117,7 @@ func (d *decoder) checkFirecREST(f *File) {
 		d.require("firecrest.s3.access_key_id", s.AccessKeyID)
 		d.require("firecrest.s3.secret_key_file", s.SecretKeyFile)
 	}
+	d.checkStreamer(f.FirecREST.Streamer)
 	if !f.FirecREST.Enabled {
 		return
 	}
@@ -139,6 +141,24 @@ func (d *decoder) checkFirecREST(f *File) {
 				d.fail(key+"default_work_dir", "may be true for one file system only")
 			}
 		}
+	}
+}
+
+func (d *decoder) checkStreamer(s StreamerSection) {
+	if s.Listen == "" {
+		return
+	}
+	d.requireList("firecrest.streamer.public_hosts", s.PublicHosts, "by which clients reach firecrest.streamer.listen")
+	d.require("firecrest.streamer.url", s.URL)
+	u, err := url.Parse(s.URL)
+	if err != nil || s.URL == "" {
+		return // said already
+	}
+	if u.Scheme != "https" && !isLoopback(net.JoinHostPort(u.Hostname(), "80")) {
+		d.fail("firecrest.streamer.url", "%q must begin with https://: files must not cross a network in the clear", s.URL)
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		d.fail("firecrest.streamer.url", "%q must have no path: the service's calls follow", s.URL)
 	}
 }
 

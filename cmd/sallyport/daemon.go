@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 
 // A daemon is the whole service but for its listeners.
 type daemon struct {
+	// door is for the first request of clients of streams; nil without FirecREST.
+	door     http.Handler
 	api      *httpapi.API
 	executor *executor.Executor
 	metrics  *metrics.Metrics
@@ -131,10 +134,12 @@ func (d *daemon) mounts(p *parts) ([]httpapi.Mounted, error) {
 		d.closers = append(d.closers, storage.Close)
 		cfg.Staging = storage
 	}
+	cfg.Streaming = streaming(p.file.FirecREST.Streamer)
 	handler, err := firecrest.New(cfg)
 	if err != nil {
 		return nil, err
 	}
+	d.door = handler.Door()
 	return []httpapi.Mounted{handler}, nil
 }
 

@@ -101,6 +101,15 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		servers = append(servers, server)
 		group.Go(func() error { return closedIsFine(server.Serve(l)) })
 	}
+	if f.FirecREST.Enabled && f.FirecREST.Streamer.Listen != "" {
+		l, err := listenDoor(ctx, f.FirecREST.Streamer.Listen)
+		if err != nil {
+			return errors.Join(err, public.Close(), admin.Close())
+		}
+		server := doorServer(d.door, log)
+		servers = append(servers, server)
+		group.Go(func() error { return closedIsFine(server.Serve(l)) })
+	}
 	group.Go(func() error { return ignoreHangups(ctx, log) })
 	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
 	group.Go(func() error { return closedIsFine(adminServer.Serve(admin)) })
