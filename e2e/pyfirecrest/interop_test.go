@@ -7,11 +7,19 @@ package pyfirecrest
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,6 +71,7 @@ func run(t *testing.T, argv ...string) {
 // A service is the real binary with a node behind it.
 type service struct {
 	url    string
+	ca     string // file of the CA of its TLS certificate
 	issuer *identitytest.Issuer
 	node   *slurmnode.Node
 }
@@ -98,8 +107,13 @@ func start(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	rule := s.issuer.IssuerConfig("test")
+	api, door := freePort(t), freePort(t)
+	certify(t, data)
+	s.ca = filepath.Join(data, "tls.crt")
 	config := fmt.Sprintf(`[server]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:%d"
+tls_certificate = "tls.crt"
+tls_key = "tls.key"
 [[issuers]]
 alias = "test"
 url = %q
@@ -114,6 +128,10 @@ bucket = %q
 access_key_id = %q
 secret_key_file = "s3.secret"
 max_part_size = 5242880
+[firecrest.streamer]
+listen = "127.0.0.1:%d"
+public_hosts = ["127.0.0.1"]
+url = "https://127.0.0.1:%d"
 [[systems]]
 name = "cluster"
 nodes = [%q]
@@ -124,12 +142,51 @@ scheduler_version = %q
 [[systems.firecrest.file_systems]]
 path = %q
 default_work_dir = true
-`, s.issuer.URL(), rule.Audiences[0], storage.URL, s3server.Region, s3server.Bucket, s3server.AccessKeyID, s.node.Addr(), s.node.KnownHosts(), s.node.Version, s.node.Dir()+"/home")
+`, api, s.issuer.URL(), rule.Audiences[0], storage.URL, s3server.Region, s3server.Bucket, s3server.AccessKeyID, door, api, s.node.Addr(), s.node.KnownHosts(), s.node.Version, s.node.Dir()+"/home")
 	if err := os.WriteFile(filepath.Join(data, "sallyport.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.url = "http://" + serve(t, binary, data, filepath.Join(dir, "address"))
+	s.url = "https://" + serve(t, binary, data, filepath.Join(dir, "address"))
 	return s
+}
+
+// certify makes a TLS certificate for this machine, which is its own CA.
+func certify(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"tls.crt": {Type: "CERTIFICATE", Bytes: certificate}, "tls.key": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// freePort is one that nobody had a moment ago: the configuration names it twice.
+func freePort(t *testing.T) int {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // serve runs the binary until the test ends, and returns its address.
@@ -201,7 +258,7 @@ func (s *service) drive(t *testing.T, program, script, token string) {
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, script)
-	cmd.Env = append(os.Environ(), "FIRECREST_URL="+s.url, "TOKEN="+token, "SYSTEM=cluster", "WORK_DIR="+s.node.Home("alice"), "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), "FIRECREST_URL="+s.url, "SSL_CERT_FILE="+s.ca, "REQUESTS_CA_BUNDLE="+s.ca, "TOKEN="+token, "SYSTEM=cluster", "WORK_DIR="+s.node.Home("alice"), "PYTHONDONTWRITEBYTECODE=1")
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, os.Stdout), &out
 	if err := cmd.Run(); err != nil {
 		t.Fatal(errors.Join(err, errors.New(out.String())))
