@@ -171,7 +171,7 @@ func TestMistakesAreFoundBeforeTheFirstDecisionAllAtOnce(t *testing.T) {
 		`rule 3: when: "usr == \"alice\"": column 1: undeclared reference to 'usr'`,
 		`rule 4: operations: "exec.*" is no operation; `,
 		`rule 4: operations: "com*"`, `rule 4: operations: "excec"`,
-		`rule 5: systems: "dain" is no system; they are daint`,
+		`rule 5: systems: "dain" is no system; there are: daint`,
 		`line 2, column 3: undeclared reference to 'nobody'`,
 		`rule 6: name: ""`, `rule 6: when: `,
 		`rule 7: when: has 4804 bytes, at most 4096 are allowed`,

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,7 +61,7 @@ func New(cfg Config) (*Policy, error) {
 		}
 		for _, name := range r.Systems {
 			if !slices.Contains(cfg.Systems, name) {
-				refuse("systems", "%q is no system; they are %s", name, strings.Join(cfg.Systems, ", "))
+				refuse("systems", "%q is no system; there are: %s", name, cmp.Or(strings.Join(cfg.Systems, ", "), "none"))
 			}
 		}
 		program, detail := compile(env, r.When)

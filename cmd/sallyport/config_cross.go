@@ -32,7 +32,7 @@ func (d *decoder) checkServer(s ServerSection) {
 	if (s.TLSCertificate == "") != (s.TLSKey == "") {
 		d.fail("server.tls_certificate", "must be set together with server.tls_key")
 	}
-	if s.TLSCertificate == "" && !s.PlainHTTP && !isLoopback(s.Listen) {
+	if s.TLSCertificate == "" && !s.PlainHTTP && !d.mistaken("server.listen") && !isLoopback(s.Listen) {
 		d.fail("server.listen", "%q is not a loopback address: set server.tls_certificate and server.tls_key, "+
 			"or server.plain_http = true if a proxy in front ends TLS", s.Listen)
 	}
@@ -92,7 +92,7 @@ func (d *decoder) checkOwnProfile(p ProfileSection, path string) {
 }
 
 func (d *decoder) checkProfile(p ProfileSection, path string) {
-	if p.DefaultTTL > p.MaxTTL {
+	if p.DefaultTTL > p.MaxTTL && !d.mistaken(path+".default_ttl") && !d.mistaken(path+".max_ttl") {
 		d.fail(path+".default_ttl", "%q is above max_ttl, %q", p.DefaultTTL, p.MaxTTL)
 	}
 }

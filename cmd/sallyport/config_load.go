@@ -50,13 +50,13 @@ func (e *configError) Error() string {
 func loadConfig(path string, getenv func(string) string) (File, error) {
 	text, err := readBounded(path, maxConfigBytes)
 	if err != nil {
-		return File{}, fmt.Errorf("configuration: %w", err)
+		return File{}, fmt.Errorf("configuration: %w; give --config or SALLYPORT_CONFIG, or make one with 'sallyport init DIR'", err)
 	}
 	tree := map[string]any{}
 	if _, err := toml.Decode(string(text), &tree); err != nil {
 		return File{}, syntaxError(path, err)
 	}
-	d := decoder{lines: locateKeys(string(text)), getenv: getenv}
+	d := decoder{lines: locateKeys(string(text)), getenv: getenv, from: map[string]string{}}
 	var f File
 	d.table(reflect.ValueOf(&f).Elem(), tree, "", nil)
 	d.crossCheck(&f)
@@ -83,11 +83,16 @@ func syntaxError(path string, err error) error {
 type decoder struct {
 	lines    map[string]int
 	getenv   func(string) string
+	from     map[string]string // the environment variable that a key's value is from
 	mistakes []mistake
 }
 
 func (d *decoder) fail(key, format string, args ...any) {
-	d.mistakes = append(d.mistakes, mistake{d.lines[key], key, fmt.Sprintf(format, args...)})
+	m := mistake{d.lines[key], key, fmt.Sprintf(format, args...)}
+	if variable := d.from[key]; variable != "" {
+		m.line, m.text = 0, "environment variable "+variable+": "+m.text
+	}
+	d.mistakes = append(d.mistakes, m)
 }
 
 // mistaken reports whether something is wrong with key already: then it is not
@@ -151,19 +156,22 @@ func (d *decoder) tables(v reflect.Value, raw any, path string) {
 func (d *decoder) value(v reflect.Value, field reflect.StructField, raw any, path, fallback string) {
 	name := variableOf(path)
 	if s := d.getenv(name); s != "" && !strings.Contains(path, "[") {
-		d.fromText(v, s, path, name)
+		d.from[path] = name
+		d.fromText(v, s, path)
 	} else if raw == nil {
-		d.fromText(v, fallback, path, "")
+		d.fromText(v, fallback, path)
 		return
 	} else if !d.fromTree(v, raw, path) {
 		return
 	}
-	d.check(v, field.Tag.Get("check"), path)
+	if !d.mistaken(path) {
+		d.check(v, field.Tag.Get("check"), path)
+	}
 }
 
 // fromText sets v from the text of a default or of an environment variable;
 // lists are separated by commas.
-func (d *decoder) fromText(v reflect.Value, s, path, variable string) {
+func (d *decoder) fromText(v reflect.Value, s, path string) {
 	var err error
 	switch v.Interface().(type) {
 	case string:
@@ -190,7 +198,7 @@ func (d *decoder) fromText(v reflect.Value, s, path, variable string) {
 		}
 	}
 	if err != nil {
-		d.fail(path, "environment variable %s: %q is not %s", variable, s, describe(v))
+		d.fail(path, "%q is not %s", s, describe(v))
 	}
 }
 

@@ -180,6 +180,13 @@ func TestTheEnvironmentOverrulesTheFile(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `environment variable SALLYPORT_SERVER_MAX_IN_FLIGHT: "many" is not a whole number`) {
 		t.Errorf("got %v", err)
 	}
+	// One line for each mistake, which does not blame the file.
+	_, err = loadConfig(writeConfig(t, goodConfig), func(k string) string {
+		return map[string]string{"SALLYPORT_SERVER_LISTEN": "x", "SALLYPORT_CA_PROFILES_USER_MAX_TTL": "5"}[k]
+	})
+	if err == nil || strings.Count(err.Error(), "\n") != 1 || strings.Count(err.Error(), ": environment variable SALLYPORT_") != 2 {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestReferenceIsDocumentedAndUpToDate(t *testing.T) {
