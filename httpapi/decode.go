@@ -62,18 +62,18 @@ func parseObject(data []byte) (*object, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, malformed(err)
+		return nil, malformed(data, err)
 	}
 	o := &object{fields: make(map[string]json.RawMessage)}
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return nil, malformed(err)
+			return nil, malformed(data, err)
 		}
 		name, _ := key.(string) // the key of an object is a string
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, malformed(err)
+			return nil, malformed(data, err)
 		}
 		if _, twice := o.fields[name]; twice {
 			return nil, &requestError{err: errBodyMalformed, field: shown(name), detail: "The key stands in the object twice."}
@@ -81,7 +81,7 @@ func parseObject(data []byte) (*object, error) {
 		o.fields[name] = raw
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, malformed(err)
+		return nil, malformed(data, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, &requestError{err: errBodyMalformed, detail: "Something follows the JSON object."}
@@ -89,9 +89,23 @@ func parseObject(data []byte) (*object, error) {
 	return o, nil
 }
 
-// malformed keeps the decoder's text for the log only.
-func malformed(err error) error {
-	return errors.Join(errBodyMalformed, err)
+// malformed says where the body stops being an object; the decoder's text is for the log
+// only.
+func malformed(data []byte, err error) error {
+	e := &requestError{err: errors.Join(errBodyMalformed, err)}
+	// A Decoder's own offsets are not those of the mistake.
+	syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(json.RawMessage)))
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		e.detail = "The body is empty; it must be a JSON object."
+	case err == nil:
+		e.detail = "The body is JSON, but no object."
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.detail = fmt.Sprintf("The body ends within the JSON object, after %d bytes.", len(data))
+	case ok:
+		e.detail = fmt.Sprintf("The body is no JSON from byte %d on.", syntax.Offset)
+	}
+	return e
 }
 
 // shown is a field name of the client's as it may stand in an answer.

@@ -23,6 +23,9 @@ func (d *decoder) crossCheck(f *File) {
 	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkOwnProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")
+	if f.CA.Rotation.ProbeLogin == "root" {
+		d.fail("ca.rotation.probe_login", `"root" is refused by every node that has our sshd_config: name an account without rights`)
+	}
 	d.checkSystems(f.Systems)
 	d.checkFirecREST(f)
 	d.checkCredentials(f)

@@ -92,6 +92,9 @@ default_ttl = "1h"
 issuer = "other"
 user_per_minute = 1.5
 client_burst = 3
+
+[ca.rotation]
+probe_login = "root"
 `)
 	_, err := loadConfig(path, noEnv)
 	if _, ok := errors.AsType[*configError](err); !ok {
@@ -117,6 +120,7 @@ client_burst = 3
 		`FILE:29: rates[0].client_burst: needs client_per_minute`,
 		`FILE:23: ca.profiles.user.extensions: "permit-root" must be "permit-pty", `,
 		`FILE:24: ca.profiles.user.default_ttl: "1h0m0s" is above max_ttl`,
+		`FILE:32: ca.rotation.probe_login: "root" is refused by every node`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("missing: %s\nin:\n%s", want, text)
