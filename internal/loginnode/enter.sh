@@ -12,6 +12,9 @@ mount -t proc proc /proc
 # A fresh /run: the folder for privilege separation may be created, and no name service of the host answers here.
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -m 0755 /run/sshd
+# Names there are made of process ids, which are this node's own: libfaketime takes what another
+# node left for its own, and removes it in sshd's sandbox, which is killed for that.
+[ ! -d /dev/shm ] || mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 
 if [ -n "$closed" ]; then
 	mkdir /run/dir
