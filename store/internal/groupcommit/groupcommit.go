@@ -75,16 +75,9 @@ func NewSettling[T any](limit int, commit func([]T), delay time.Duration, settle
 // closed while it was still queued. Once a batch has taken the item, Do waits for
 // its end even if ctx is over, because only then is the outcome known.
 func (w *Writer[T]) Do(ctx context.Context, item T) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	t := &ticket[T]{item: item, done: make(chan struct{})}
-	select {
-	case w.queue <- t:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-w.closing:
-		return ErrClosed
+	if err := w.enqueue(ctx, t); err != nil {
+		return err
 	}
 	var err error
 	select {
@@ -102,6 +95,21 @@ func (w *Writer[T]) Do(ctx context.Context, item T) error {
 	return nil
 }
 
+// enqueue waits until t is in the queue.
+func (w *Writer[T]) enqueue(ctx context.Context, t *ticket[T]) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case w.queue <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.closing:
+		return ErrClosed
+	}
+}
+
 // patience is how long an item that nobody waits for may wait for others to share
 // their commit.
 const patience = 20 * time.Millisecond
@@ -111,16 +119,9 @@ const patience = 20 * time.Millisecond
 // commit that somebody waits for, or after 20 ms. Then told is called once, by the
 // writer's goroutine, with nil or ErrClosed.
 func (w *Writer[T]) Start(ctx context.Context, item T, told func(err error)) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	t := &ticket[T]{item: item, told: told}
-	select {
-	case w.queue <- t:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-w.closing:
-		return ErrClosed
+	if err := w.enqueue(ctx, t); err != nil {
+		return err
 	}
 	// The goroutine may have gone between, and with it who would tell.
 	if isClosed(w.stopped) && t.state.CompareAndSwap(queued, withdrawn) {
