@@ -138,17 +138,22 @@ func (a *Authority) probe(ctx context.Context, countSessions bool) ([]NodeStatus
 	nodes := a.rotation.Prober.Nodes()
 	list := make([]NodeStatus, len(nodes))
 	errs := make([]error, len(nodes))
+	eachNode(nodes, func(i int, node Node) { list[i], errs[i] = a.probeNode(ctx, v, node, r) })
+	return list, errors.Join(errs...)
+}
+
+// eachNode asks all nodes, some of them at once, and waits for the last one.
+func eachNode(nodes []Node, ask func(i int, node Node)) {
 	slots := make(chan struct{}, probesAtOnce)
 	var round sync.WaitGroup
 	for i, node := range nodes {
 		round.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			list[i], errs[i] = a.probeNode(ctx, v, node, r)
+			ask(i, node)
 		})
 	}
 	round.Wait()
-	return list, errors.Join(errs...)
 }
 
 // probeNode asks one node, key after key, and keeps the answers.

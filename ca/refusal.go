@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -138,22 +137,15 @@ func (a *Authority) issueRefusal(ctx context.Context, key signingKey, request, a
 
 func (a *Authority) askRefusals(ctx context.Context, nodes []Node, logins []ProbeLogin) []RefusalAnswer {
 	answers := make([][]RefusalAnswer, len(nodes))
-	slots := make(chan struct{}, probesAtOnce)
-	var round sync.WaitGroup
-	for i, node := range nodes {
-		round.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			control := a.rotation.Prober.Probe(ctx, node, logins[0])
-			for _, login := range logins[1:] {
-				answer := ProbeAnswer{Outcome: Unknown, Detail: "the probe's account was not accepted: " + control.Detail}
-				if control.Outcome == Accepted {
-					answer = a.rotation.Prober.Probe(ctx, node, login)
-				}
-				answers[i] = append(answers[i], RefusalAnswer{Node: node, Account: login.User, Outcome: answer.Outcome, Detail: clipDetail(answer.Detail)})
+	eachNode(nodes, func(i int, node Node) {
+		control := a.rotation.Prober.Probe(ctx, node, logins[0])
+		for _, login := range logins[1:] {
+			answer := ProbeAnswer{Outcome: Unknown, Detail: "the probe's account was not accepted: " + control.Detail}
+			if control.Outcome == Accepted {
+				answer = a.rotation.Prober.Probe(ctx, node, login)
 			}
-		})
-	}
-	round.Wait()
+			answers[i] = append(answers[i], RefusalAnswer{Node: node, Account: login.User, Outcome: answer.Outcome, Detail: clipDetail(answer.Detail)})
+		}
+	})
 	return slices.Concat(answers...)
 }
