@@ -119,16 +119,22 @@ func commonHeaders(h http.Header, id string) {
 	h.Set("Referrer-Policy", "no-referrer")
 }
 
+// PeerAddr is the address that a connection comes from, in the form in which addresses are
+// compared. A Unix socket has none.
+func PeerAddr(r *http.Request) (netip.Addr, bool) {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return peer.Addr().Unmap().WithZone(""), err == nil
+}
+
 // sourceIP is the client's address: the peer's, or what trusted proxies say. The
 // header is read from its end, since only there a trusted proxy has written; the
 // first address that is no trusted proxy is the client. A peer without an
 // address (Unix socket) yields "".
 func (a *API) sourceIP(r *http.Request) string {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
+	ip, ok := PeerAddr(r)
+	if !ok {
 		return ""
 	}
-	ip := peer.Addr().Unmap().WithZone("")
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		if !a.trusted(ip) {

@@ -204,6 +204,16 @@ func (c *call) job() (string, error) {
 	return id, nil
 }
 
+// scheduledJob is the scheduler, and the id of its job in the path.
+func (c *call) scheduledJob() (batch, string, error) {
+	b, err := c.scheduler()
+	if err != nil {
+		return nil, "", err
+	}
+	id, err := c.job()
+	return b, id, err
+}
+
 var errNoJob = &failure{status: http.StatusNotFound, message: "Job not found.", code: "job_unknown"}
 
 // showJob is GET /compute/{system}/jobs/{id}. A job that was submitted here a moment
@@ -213,11 +223,7 @@ func showJob(c *call) error {
 	if s := c.streamOf(); s != nil {
 		return c.answer(http.StatusOK, jobsAnswer[scheduler.Job]{[]scheduler.Job{c.handler.streams.view(s)}})
 	}
-	batch, err := c.scheduler()
-	if err != nil {
-		return err
-	}
-	id, err := c.job()
+	batch, id, err := c.scheduledJob()
 	if err != nil {
 		return err
 	}
@@ -249,11 +255,7 @@ func jobMetadata(c *call) error {
 			ID: s.id, StandardOutput: &s.job.Logs.OutputLog, StandardError: &s.job.Logs.ErrorLog,
 		}}})
 	}
-	batch, err := c.scheduler()
-	if err != nil {
-		return err
-	}
-	id, err := c.job()
+	batch, id, err := c.scheduledJob()
 	if err != nil {
 		return err
 	}
@@ -273,11 +275,7 @@ func cancelJob(c *call) error {
 		c.handler.streams.stop(s)
 		return c.noContent()
 	}
-	batch, err := c.scheduler()
-	if err != nil {
-		return err
-	}
-	id, err := c.job()
+	batch, id, err := c.scheduledJob()
 	if err != nil {
 		return err
 	}
@@ -298,11 +296,7 @@ func cancelJob(c *call) error {
 // attach is PUT /compute/{system}/jobs/{id}/attach: it runs a command on the nodes
 // of a job, to its end.
 func attach(c *call) error {
-	batch, err := c.scheduler()
-	if err != nil {
-		return err
-	}
-	id, err := c.job()
+	batch, id, err := c.scheduledJob()
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package firecrest
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net/http"
 	"path"
@@ -80,17 +79,20 @@ func compression(f *fields) []string {
 }
 
 // compress is POST ops/compress.
-func compress(c *call) error {
+func compress(c *call) error { return c.byTool(c.tarOfBody) }
+
+// byTool runs the command that a body asks for.
+func (c *call) byTool(command func(body *fields) ([]string, error)) error {
 	body, err := c.body()
 	if err != nil {
 		return err
 	}
-	tar, err := c.tarOfBody(body)
+	argv, err := command(body)
 	if err != nil {
 		return err
 	}
 	return c.withTime(func(ctx context.Context) error {
-		if _, err := c.tool(ctx, tar...); err != nil {
+		if _, err := c.tool(ctx, argv...); err != nil {
 			return err
 		}
 		return c.noContent()
@@ -108,7 +110,7 @@ func (c *call) tarOfBody(body *fields) ([]string, error) {
 		return nil, err
 	}
 	archive := strings.TrimSuffix(target.path, "/")
-	temporary := path.Join(path.Dir(archive), executor.TemporaryPrefix+strings.ToLower(rand.Text()))
+	temporary := path.Join(path.Dir(archive), executor.TemporaryPrefix+randomName())
 	// The archive may come into a folder that is packed.
 	tar := append([]string{"tar", "--force-local", "--no-unquote", "--exclude=" + path.Base(temporary), "-c", "-f", temporary}, options...)
 	return replacing(temporary, archive, packing(source.path, pattern, tar)), nil
@@ -153,22 +155,7 @@ if [ -d "$target" ]; then printf 'tar: %s: Is a directory\n' "$target" >&2; exit
 touch -- "$temporary" && "$@" && mv -fT -- "$temporary" "$target"`
 
 // extract is POST ops/extract. The folder must be there.
-func extract(c *call) error {
-	body, err := c.body()
-	if err != nil {
-		return err
-	}
-	tar, err := c.untarOfBody(body)
-	if err != nil {
-		return err
-	}
-	return c.withTime(func(ctx context.Context) error {
-		if _, err := c.tool(ctx, tar...); err != nil {
-			return err
-		}
-		return c.noContent()
-	})
-}
+func extract(c *call) error { return c.byTool(c.untarOfBody) }
 
 // untarOfBody is the command that unpacks the archive which a body names.
 func (c *call) untarOfBody(body *fields) ([]string, error) {

@@ -2,7 +2,6 @@ package firecrest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -71,7 +70,7 @@ func (c *call) stage() (s staged, size int64, err error) {
 	if err := b.finish(); err != nil {
 		return s, 0, err
 	}
-	s.id = strings.ToLower(rand.Text())
+	s.id = randomName()
 	if s.streamed = method == "streamer"; s.streamed && c.handler.cfg.Streaming != nil {
 		return s, size, nil
 	}
@@ -126,13 +125,8 @@ func uploadJob(c *call) error {
 
 // roomFor refuses a target that the job could not write to for reasons that are known now.
 func roomFor(ctx context.Context, files *executor.Files, p place) error {
-	const program = "mv: cannot move to"
-	parent, err := files.Stat(ctx, path.Dir(strings.TrimSuffix(p.path, "/")), true)
-	if err != nil {
-		return fileFailure(program, p.name, err)
-	}
-	if !parent.IsDir() {
-		return fileFailure(program, p.name, &executor.FileError{Op: "stat", Path: p.path, Err: executor.ErrNotDirectory})
+	if err := parentOf(ctx, files, p); err != nil {
+		return err
 	}
 	target, err := files.Stat(ctx, p.path, true)
 	if err == nil && target.IsDir() {
@@ -141,7 +135,19 @@ func roomFor(ctx context.Context, files *executor.Files, p place) error {
 	if errors.Is(err, executor.ErrNotFound) {
 		return nil
 	}
-	return fileFailure(program, p.name, err)
+	return fileFailure(moving, p.name, err)
+}
+
+// moving is the program that FirecREST's message about a target is of.
+const moving = "mv: cannot move to"
+
+// parentOf refuses a target whose folder there is not.
+func parentOf(ctx context.Context, files *executor.Files, p place) error {
+	parent, err := files.Stat(ctx, path.Dir(strings.TrimSuffix(p.path, "/")), true)
+	if err == nil && !parent.IsDir() {
+		err = &executor.FileError{Op: "stat", Path: p.path, Err: executor.ErrNotDirectory}
+	}
+	return fileFailure(moving, p.name, err)
 }
 
 // downloadJob is POST transfer/download: a job of the client's puts a file into the

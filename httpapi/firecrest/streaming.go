@@ -4,16 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"sallyport/executor"
+	"sallyport/httpapi"
 	"sallyport/httpapi/firecrest/stream"
 	"sallyport/store/audit"
 )
@@ -35,14 +34,14 @@ func (c *call) offerStream(s staged, upload bool) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now, id := time.Now(), streamPrefix+s.id
 	offer := &fileStream{
-		id: streamPrefix + s.id, caller: c.caller, system: c.system, file: s.place, upload: upload, size: s.size,
-		begun: now, secret: newSecret(), until: minTime(now.Add(c.handler.cfg.Streaming.Wait), c.caller.Expires()),
-		job: transferView{
-			JobID: streamPrefix + s.id, System: c.system.Name, WorkingDirectory: dir,
-			Logs: logsView{OutputLog: dir + "/.f7t_file_handling_job_" + s.id + ".log", ErrorLog: dir + "/.f7t_file_handling_job_error_" + s.id + ".log"},
-		},
+		id: id, caller: c.caller, system: c.system, file: s.place, upload: upload,
+		begun: now, secret: randomName(), until: now.Add(c.handler.cfg.Streaming.Wait),
+		job: transferView{JobID: id, System: c.system.Name, WorkingDirectory: dir, Logs: logsOf(dir, s.id)},
+	}
+	if end := c.caller.Expires(); end.Before(offer.until) {
+		offer.until = end
 	}
 	if !c.handler.cfg.Streaming.AnyAddress {
 		offer.source = audit.RequestFrom(c.r.Context()).SourceIP
@@ -62,11 +61,11 @@ func (c *call) offerStream(s staged, upload bool) error {
 func (h *Handler) Door() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secret, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		ticket, source := newSecret(), ""
-		if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-			source = peer.Addr().Unmap().WithZone("").String()
+		ticket := ""
+		if source, ok := httpapi.PeerAddr(r); ok && r.Method == http.MethodGet {
+			ticket = h.streams.admit(secret, source.String())
 		}
-		if r.Method != http.MethodGet || h.streams.take(secret, source, ticket, time.Now().Add(ticketLife), nil) == nil {
+		if ticket == "" {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(errNoStream.status)
 			_ = json.NewEncoder(w).Encode(map[string]any{ // a client that is gone needs no answer
@@ -87,7 +86,7 @@ func moveStream(c *call) error {
 	}
 	ctx, cancel := context.WithCancel(c.r.Context())
 	defer cancel()
-	s := c.handler.streams.take(c.vars["ticket"], audit.RequestFrom(ctx).SourceIP, "", time.Time{}, cancel)
+	s := c.handler.streams.enter(c.vars["ticket"], audit.RequestFrom(ctx).SourceIP, cancel)
 	if s == nil {
 		return errNoStream
 	}
@@ -151,10 +150,7 @@ func (c *call) send(ctx context.Context, conn *websocket.Conn, files *executor.F
 		return fileFailure("streamer:", s.file.name, err)
 	}
 	defer file.Close()
-	err = stream.Send(ctx, conn, file.Info().Size, func(ctx context.Context, w io.Writer, offset, n int64) (int64, error) {
-		return file.WriteRange(ctx, w, offset, n)
-	})
-	return fileFailure("streamer:", s.file.name, err)
+	return fileFailure("streamer:", s.file.name, stream.Send(ctx, conn, file.Info().Size, file.WriteRange))
 }
 
 // streamFailure is what the owner of a stream is told; the rest is in the log.
@@ -170,7 +166,7 @@ func streamFailure(err error) string {
 
 // vacant refuses a target that there is: a stream replaces nothing.
 func vacant(ctx context.Context, files *executor.Files, p place) error {
-	if err := roomFor(ctx, files, p); err != nil {
+	if err := parentOf(ctx, files, p); err != nil {
 		return err
 	}
 	_, err := files.Stat(ctx, p.path, false)

@@ -2,7 +2,6 @@ package firecrest
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
@@ -64,7 +63,6 @@ type fileStream struct {
 	system *system
 	file   place
 	upload bool
-	size   int64 // of a download when it was offered
 	source string
 	job    transferView
 	begun  time.Time
@@ -120,19 +118,41 @@ func (s *fileStream) end(state, cause string, now time.Time) {
 	s.secret, s.state, s.cause, s.ended = "", state, cause, now
 }
 
-// take gives the stream that a secret is for, and replaces the secret by next: it is good
-// once. With a next secret of "" the client has come, and cancel ends what follows.
-func (t *streams) take(secret, source, next string, until time.Time, cancel context.CancelFunc) *fileStream {
-	now := time.Now()
+// admit takes a stream's secret at the door, and gives the ticket that stands for it from
+// then on; "" if there is no such stream.
+func (t *streams) admit(secret, source string) (ticket string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := time.Now()
+	s := t.awaited(secret, source, now)
+	if s == nil {
+		return ""
+	}
+	s.secret = randomName()
+	if end := now.Add(ticketLife); end.Before(s.until) {
+		s.until = end
+	}
+	return s.secret
+}
+
+// enter takes a ticket: the client has come, and cancel ends what follows.
+func (t *streams) enter(ticket, source string, cancel context.CancelFunc) *fileStream {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.awaited(ticket, source, time.Now())
+	if s != nil {
+		s.secret, s.cancel = "", cancel
+	}
+	return s
+}
+
+// awaited is the stream whose client brings a secret, or nil; t.mu is held.
+func (t *streams) awaited(secret, source string, now time.Time) *fileStream {
 	for _, s := range t.all {
 		s.lapse(now)
-		if s.secret == "" || subtle.ConstantTimeCompare([]byte(s.secret), []byte(secret)) != 1 || s.source != "" && s.source != source {
-			continue
+		if s.secret != "" && subtle.ConstantTimeCompare([]byte(s.secret), []byte(secret)) == 1 && (s.source == "" || s.source == source) {
+			return s
 		}
-		s.secret, s.until, s.cancel = next, minTime(until, s.until), cancel
-		return s
 	}
 	return nil
 }
@@ -205,16 +225,4 @@ func (t *streams) view(s *fileStream) scheduler.Job {
 func (o Streaming) coordinates(secret string) (string, error) {
 	text, err := json.Marshal(map[string]any{"ports": [2]int{o.Port, o.Port}, "ips": o.Hosts, "secret": secret})
 	return base64.URLEncoding.EncodeToString(text), err
-}
-
-// newSecret has 128 bits and more; paths are not told apart by case.
-func newSecret() string { return strings.ToLower(rand.Text()) }
-
-func personOf(i identity.Identity) person { return person{i.Issuer(), i.Subject()} }
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

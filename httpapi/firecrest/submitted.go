@@ -10,6 +10,7 @@ import (
 
 	"sallyport/executor"
 	"sallyport/httpapi/firecrest/scheduler"
+	"sallyport/identity"
 )
 
 const (
@@ -29,7 +30,9 @@ const (
 // A person is a caller: two people who share a login are two.
 type person struct{ issuer, subject string }
 
-func (c *call) person() person { return person{c.caller.Issuer(), c.caller.Subject()} }
+func personOf(i identity.Identity) person { return person{i.Issuer(), i.Subject()} }
+
+func (c *call) person() person { return personOf(c.caller) }
 
 // An attempt is a submission that its client named, so as to be able to repeat it.
 type attempt struct {

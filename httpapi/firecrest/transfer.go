@@ -2,7 +2,6 @@ package firecrest
 
 import (
 	"crypto/rand"
-	"fmt"
 	"net/http"
 	"path"
 	"strings"
@@ -41,6 +40,14 @@ type logsView struct {
 	OutputLog string `json:"outputLog"`
 	ErrorLog  string `json:"errorLog"`
 }
+
+// logsOf are those of a transfer, with FirecREST's names.
+func logsOf(dir, id string) logsView {
+	return logsView{OutputLog: dir + "/.f7t_file_handling_job_" + id + ".log", ErrorLog: dir + "/.f7t_file_handling_job_error_" + id + ".log"}
+}
+
+// randomName has 128 bits and more; paths are not told apart by case.
+func randomName() string { return strings.ToLower(rand.Text()) }
 
 // A transfer is a job that handles files. Clients look for "Files were successfully DONE."
 // in its output.
@@ -108,7 +115,7 @@ func (c *call) transfer(status int, account string, t transfer) error {
 	if err != nil {
 		return err
 	}
-	job, err := c.submitTransfer(batch, dir, strings.ToLower(rand.Text()), account, t)
+	job, err := c.submitTransfer(batch, dir, randomName(), account, t)
 	if err != nil {
 		return err
 	}
@@ -117,10 +124,7 @@ func (c *call) transfer(status int, account string, t transfer) error {
 
 // submitTransfer submits a job that handles files.
 func (c *call) submitTransfer(batch batch, dir, id, account string, t transfer) (transferView, error) {
-	logs := logsView{
-		OutputLog: fmt.Sprintf("%s/.f7t_file_handling_job_%s.log", dir, id),
-		ErrorLog:  fmt.Sprintf("%s/.f7t_file_handling_job_error_%s.log", dir, id),
-	}
+	logs := logsOf(dir, id)
 	job, err := c.submitJob(batch, scheduler.Submission{
 		Name: t.name, Account: account, WorkingDirectory: dir, StandardOutput: logs.OutputLog, StandardError: logs.ErrorLog,
 		Script: t.script(), Env: defaultEnv(),
@@ -178,37 +182,28 @@ func removeJob(c *call) error {
 
 // compressJob is POST transfer/compress.
 func compressJob(c *call) error {
-	b, err := c.body()
-	if err != nil {
-		return err
-	}
-	account := b.text("account")
-	tar, err := c.tarOfBody(b)
-	if err != nil {
-		return err
-	}
-	command, err := quoted(tar...)
-	if err != nil {
-		return err
-	}
-	return c.transfer(http.StatusCreated, account, transfer{name: "CompressFiles", title: "Compress Files", verb: "compress", done: "compressed", command: command})
+	return c.archiveJob(transfer{name: "CompressFiles", title: "Compress Files", verb: "compress", done: "compressed"}, c.tarOfBody)
 }
 
 // extractJob is POST transfer/extract. That its job has the name of the other one is
 // FirecREST's.
 func extractJob(c *call) error {
+	return c.archiveJob(transfer{name: "CompressFiles", title: "Extract Files", verb: "extract", done: "extracted"}, c.untarOfBody)
+}
+
+// archiveJob submits a job with the command that a body asks for.
+func (c *call) archiveJob(t transfer, command func(body *fields) ([]string, error)) error {
 	b, err := c.body()
 	if err != nil {
 		return err
 	}
 	account := b.text("account")
-	tar, err := c.untarOfBody(b)
+	argv, err := command(b)
 	if err != nil {
 		return err
 	}
-	command, err := quoted(tar...)
-	if err != nil {
+	if t.command, err = quoted(argv...); err != nil {
 		return err
 	}
-	return c.transfer(http.StatusCreated, account, transfer{name: "CompressFiles", title: "Extract Files", verb: "extract", done: "extracted", command: command})
+	return c.transfer(http.StatusCreated, account, t)
 }
