@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
 )
 
-// maxMetricsConns bounds the connections to metrics.listen: a few scrapers have one each.
-const maxMetricsConns = 64
+// maxSideConns bounds the connections to metrics.listen, where a few scrapers have one each,
+// and to firecrest.streamer.listen, where each lives for one short answer.
+const maxSideConns = 64
 
 // maxPublicConns bounds the connections to server.listen: idle ones must not take the
 // files that login nodes, the audit log and administrators need.
@@ -25,6 +28,16 @@ func maxPublicConns() int {
 type boundedListener struct {
 	net.Listener
 	places chan struct{}
+}
+
+// listenBeside opens the address of an option for a server beside the public one.
+func listenBeside(ctx context.Context, option, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	return bounded(l, maxSideConns), nil
 }
 
 func bounded(l net.Listener, most int) net.Listener {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -94,11 +93,14 @@ func checkCAKey(s streams, f File) error {
 		return nil
 	}
 	s.in = nil // nobody is asked
-	_, err := loadCAKey(s, f)
-	// What is wrong with the passphrase must not hide that there is no key.
-	if _, missing := os.Stat(f.CA.Key); err != nil && errors.Is(missing, fs.ErrNotExist) && !ca.IsAgent(f.CA.Key) && !strings.Contains(err.Error(), f.CA.Key) {
-		err = errors.Join(err, fmt.Errorf("ca.key: %w", missing))
+	if _, err := keyPassphrase(s, f.CA.PassphraseFile); err != nil {
+		// What is wrong with the passphrase must not hide that there is no key.
+		if _, missing := os.Stat(f.CA.Key); errors.Is(missing, fs.ErrNotExist) && !ca.IsAgent(f.CA.Key) {
+			err = errors.Join(err, fmt.Errorf("ca.key: %w", missing))
+		}
+		return err
 	}
+	_, err := loadCAKey(s, f)
 	if errors.Is(err, errNoTerminal) {
 		fmt.Fprintln(s.err, "sallyport: note: the CA key is encrypted and no passphrase is configured: serve asks the terminal for it")
 		return nil

@@ -114,26 +114,19 @@ func (opt *clientOptions) findToken(ctx context.Context, s streams) (string, err
 	if len(flags) > 1 {
 		return "", usageError{fmt.Errorf("--%s exclude each other", strings.Join(flags, " and --"))}
 	}
-	fromEnvironment := s.getenv("SALLYPORT_TOKEN")
-	var source string
+	token, source := s.getenv("SALLYPORT_TOKEN"), "SALLYPORT_TOKEN"
+	var err error
 	switch {
-	case len(flags) == 1:
-		source = "--" + flags[0]
-	case fromEnvironment != "":
-		source = "SALLYPORT_TOKEN"
-	case opt.tokenCommand != "":
-		source = "--token-command"
-	default:
-		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command (such as 'oidc-token centre') or --token-file")}
-	}
-	token, err := fromEnvironment, error(nil)
-	switch source {
-	case "--token":
-		token = opt.token
-	case "--token-file":
+	case opt.given("token"):
+		token, source = opt.token, "--token"
+	case opt.given("token-file"):
+		source = "--token-file"
 		token, err = readTokenFile(opt.tokenFile)
-	case "--token-command":
+	case opt.given("token-command"), token == "" && opt.tokenCommand != "":
+		source = "--token-command"
 		token, err = runTokenCommand(ctx, s, opt.tokenCommand)
+	case token == "":
+		return "", usageError{errors.New("no token: set SALLYPORT_TOKEN, or give --token-command (such as 'oidc-token centre') or --token-file")}
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", source, err)

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -17,15 +14,6 @@ import (
 // is: it belongs on listeners for administrators.
 func metricsHandler(m *metrics.Metrics) http.Handler {
 	return promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
-}
-
-func listenMetrics(ctx context.Context, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("metrics.listen: %w", err)
-	}
-	return bounded(l, maxMetricsConns), nil
 }
 
 // metricsServer serves /metrics and nothing else.

@@ -93,7 +93,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 	servers := []*http.Server{publicServer, adminServer}
 	group, ctx := errgroup.WithContext(ctx)
 	if f.Metrics.Listen != "" {
-		l, err := listenMetrics(ctx, f.Metrics.Listen)
+		l, err := listenBeside(ctx, "metrics.listen", f.Metrics.Listen)
 		if err != nil {
 			return errors.Join(err, public.Close(), admin.Close())
 		}
@@ -102,7 +102,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		group.Go(func() error { return closedIsFine(server.Serve(l)) })
 	}
 	if f.FirecREST.Enabled && f.FirecREST.Streamer.Listen != "" {
-		l, err := listenDoor(ctx, f.FirecREST.Streamer.Listen)
+		l, err := listenBeside(ctx, "firecrest.streamer.listen", f.FirecREST.Streamer.Listen)
 		if err != nil {
 			return errors.Join(err, public.Close(), admin.Close())
 		}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,10 +10,6 @@ import (
 
 	"sallyport/httpapi/firecrest"
 )
-
-// maxDoorConns bounds the connections to firecrest.streamer.listen: each lives for one
-// short answer.
-const maxDoorConns = 64
 
 // streaming is what the API is told of streams; nil if the file has none.
 func streaming(s StreamerSection) *firecrest.Streaming {
@@ -28,15 +22,6 @@ func streaming(s StreamerSection) *firecrest.Streaming {
 		// http becomes ws, and https wss.
 		Hosts: s.PublicHosts, Port: number, URL: "ws" + strings.TrimPrefix(strings.TrimSuffix(s.URL, "/"), "http"), Wait: s.WaitTimeout, MaxUpload: s.MaxUpload, AnyAddress: s.AnyAddress,
 	}
-}
-
-func listenDoor(ctx context.Context, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("firecrest.streamer.listen: %w", err)
-	}
-	return bounded(l, maxDoorConns), nil
 }
 
 // doorServer sends the clients of streams to the API, and does nothing else.
