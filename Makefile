@@ -8,7 +8,7 @@ BENCHMARKS ?= ./identity ./ca ./store/... ./executor/... ./httpapi
 LINTER    := .cache/bin/golangci-lint
 MAX_LINES := 600
 
-.PHONY: help build demo test soak bench bench-go interop lint fuzz clean
+.PHONY: help build demo test attack soak bench bench-go interop lint fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: ## every test, with the race detector, against the real sshd and identity 
 	$(GO) test -timeout 2m -run Thousand ./executor # under the race detector it uses 150 connections
 	SALLYPORT_TEST_CREDENTIALS=remote $(GO) test -race -timeout 10m ./executor # certificates from a CA that is another process
 	SALLYPORT_TEST_SESSIONS=warm $(GO) test -race -timeout 10m -run TestSSHD ./executor # all commands in warm sessions
+
+attack: ## attack the real binary and a real sshd, a line each: attack, expected, got
+	@tools/need sshd:openssh-server unshare:util-linux
+	$(GO) run ./e2e/attack $(ARGS)
 
 soak: ## all failures at once, under load and the race detector, for SOAK (make soak SOAK=30m)
 	@tools/need sshd:openssh-server unshare:util-linux gcc:gcc /usr/bin/python3:python3-minimal
