@@ -58,13 +58,13 @@ type channels struct {
 
 	// refusing remembers nodes without the subsystem, odd accounts where something
 	// else answers in its place.
-	refusing *recent[string]
-	odd      *recent[key]
+	refusing *recent[string, string]
+	odd      *recent[person, key]
 }
 
 func newChannels() *channels {
 	return &channels{
-		open: make(map[key]*filesChannel), refusing: newRecent[string](withoutSFTP), odd: newRecent[key](withoutSFTP),
+		open: make(map[key]*filesChannel), refusing: newRecent(withoutSFTP, func(node string) string { return node }), odd: newRecent(withoutSFTP, key.person),
 	}
 }
 

@@ -9,13 +9,15 @@ import (
 	"unicode/utf8"
 
 	"sallyport/executor/sftp"
+	"sallyport/internal/fair"
 )
 
 const (
 	// namesFor is how long a name of a user or group is remembered.
 	namesFor = 10 * time.Minute
-	// maxNames bounds the names that are remembered in all.
-	maxNames = 50_000
+	// maxNames bounds the names that are remembered of one system in all, maxNamesOfOne those
+	// that one person has seen, who loses the oldest to the next.
+	maxNames, maxNamesOfOne = 50_000, 5000
 	// maxName bounds one in bytes (limits.h, LOGIN_NAME_MAX).
 	maxName = 256
 )
@@ -28,18 +30,15 @@ type nameKey struct {
 	id    uint32
 }
 
-type nameEntry struct {
-	name  string // empty: there is none
-	until time.Time
-}
-
 // nameCache remembers names of users and groups.
 type nameCache struct {
-	mu      sync.Mutex // guards entries
-	entries map[nameKey]nameEntry
+	mu      sync.Mutex                          // guards entries
+	entries fair.Table[person, nameKey, string] // an empty name: there is none
 }
 
-func newNameCache() *nameCache { return &nameCache{entries: make(map[nameKey]nameEntry)} }
+func newNameCache() *nameCache {
+	return &nameCache{entries: fair.Table[person, nameKey, string]{Most: maxNames, Each: maxNamesOfOne}}
+}
 
 // known splits ids into those that are remembered, by their names, and the others.
 func (c *nameCache) known(k key, group bool, ids []uint32) (names map[uint32]string, missing []uint32) {
@@ -52,12 +51,12 @@ func (c *nameCache) known(k key, group bool, ids []uint32) (names map[uint32]str
 			continue
 		}
 		names[id] = strconv.FormatUint(uint64(id), 10)
-		e, ok := c.entries[nameKey{k, group, id}]
+		name, ok := c.entries.Get(nameKey{k, group, id}, now)
 		switch {
-		case !ok || !now.Before(e.until):
+		case !ok:
 			missing = append(missing, id)
-		case e.name != "":
-			names[id] = e.name
+		case name != "":
+			names[id] = name
 		}
 	}
 	return names, missing
@@ -76,25 +75,7 @@ func (c *nameCache) learn(k key, group bool, ids []uint32, found, names map[uint
 		if name != "" {
 			names[id] = name
 		}
-		if len(c.entries) >= maxNames {
-			c.makeRoomLocked(now)
-		}
-		c.entries[nameKey{k, group, id}] = nameEntry{name, now.Add(namesFor)}
-	}
-}
-
-// makeRoomLocked forgets what is over, and if nothing is, any tenth.
-func (c *nameCache) makeRoomLocked(now time.Time) {
-	for k, e := range c.entries {
-		if !now.Before(e.until) {
-			delete(c.entries, k)
-		}
-	}
-	for k := range c.entries {
-		if len(c.entries) < maxNames*9/10 {
-			break
-		}
-		delete(c.entries, k)
+		c.entries.Put(k.person(), nameKey{k, group, id}, name, now, now.Add(namesFor))
 	}
 }
 

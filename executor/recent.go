@@ -3,46 +3,41 @@ package executor
 import (
 	"sync"
 	"time"
+
+	"sallyport/internal/fair"
 )
 
+// maxRecent bounds the failures that are remembered of one kind, maxRecentOfOne those of one
+// person (of one node where it is the node that fails): a person has as many keys as the
+// system has nodes and they have accounts.
+const maxRecent, maxRecentOfOne = 20_000, 64
+
 // recent remembers failures for a while, so that what failed just now is not
-// tried again by every command that waits.
-type recent[K comparable] struct {
-	ttl time.Duration
+// tried again by every command that waits. P is whose failure a K is.
+type recent[P, K comparable] struct {
+	ttl   time.Duration
+	owner func(K) P
 
 	mu       sync.Mutex // guards failures
-	failures map[K]failure
+	failures fair.Table[P, K, error]
 }
 
-type failure struct {
-	err   error
-	until time.Time
+func newRecent[P, K comparable](ttl time.Duration, owner func(K) P) *recent[P, K] {
+	return &recent[P, K]{ttl: ttl, owner: owner, failures: fair.Table[P, K, error]{Most: maxRecent, Each: maxRecentOfOne}}
 }
 
-func newRecent[K comparable](ttl time.Duration) *recent[K] {
-	return &recent[K]{ttl: ttl, failures: make(map[K]failure)}
-}
-
-// note remembers err, and forgets what is over: there are never more entries
-// than failures within the ttl.
-func (r *recent[K]) note(k K, err error) {
+// note remembers err.
+func (r *recent[P, K]) note(k K, err error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for k, f := range r.failures {
-		if !now.Before(f.until) {
-			delete(r.failures, k)
-		}
-	}
-	r.failures[k] = failure{err: err, until: now.Add(r.ttl)}
+	r.failures.Put(r.owner(k), k, err, now, now.Add(r.ttl))
 }
 
 // last returns the failure that is remembered for k, or nil.
-func (r *recent[K]) last(k K) error {
+func (r *recent[P, K]) last(k K) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f, ok := r.failures[k]; ok && time.Now().Before(f.until) {
-		return f.err
-	}
-	return nil
+	err, _ := r.failures.Get(k, time.Now())
+	return err
 }

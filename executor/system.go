@@ -28,7 +28,7 @@ type system struct {
 	pool        *pool.Pool[key, *connection]
 	gates       map[string]*admission.Gate[person] // by node
 	waitTimeout time.Duration
-	refused     *recent[key]                // logins that a node refused
+	refused     *recent[person, key]        // logins that a node refused
 	circuits    map[string]*circuit.Breaker // by node: whether it can be reached
 	files       *channels
 	workers     *workers
@@ -41,6 +41,8 @@ type key struct {
 	node, login, issuer, subject string
 	alias                        string // of the issuer
 }
+
+func (k key) person() person { return person{k.issuer, k.subject} }
 
 func keyOf(caller identity.Identity, node string) key {
 	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), alias: caller.Alias()}
@@ -91,7 +93,7 @@ func (e *Executor) newSystem(s System, limits PoolLimits, logger *slog.Logger) (
 		logins:      logins,
 		pool:        connections,
 		waitTimeout: limits.WaitTimeout,
-		refused:     newRecent[key](refusedFor),
+		refused:     newRecent(refusedFor, key.person),
 		circuits:    newCircuits(s.Nodes),
 		files:       newChannels(),
 		workers:     newWorkers(s, &e.sessionStats),

@@ -78,13 +78,13 @@ type workers struct {
 
 	swept time.Time // when keys were last dropped
 	// without remembers whom no warm session can be had for.
-	without *recent[key]
+	without *recent[person, key]
 }
 
 func newWorkers(s System, stats *sessionStats) *workers {
 	return &workers{
 		most: min(maxWorkers, s.MaxSessions-1), after: s.WarmAfter, stats: stats,
-		all: make(map[key]*staff), idle: make(map[key][]*worker), wait: make(map[key]*list.List), without: newRecent[key](withoutWorker),
+		all: make(map[key]*staff), idle: make(map[key][]*worker), wait: make(map[key]*list.List), without: newRecent(withoutWorker, key.person),
 	}
 }
 

@@ -3,12 +3,10 @@ package httpapi
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"sallyport/identity"
+	"sallyport/internal/fair"
 )
 
 // A Rate allows so many requests a minute, and Burst of them at once after a rest. The
@@ -57,18 +55,11 @@ type rateError struct {
 func (e *rateError) Error() string { return fmt.Sprintf("%v: %s", errRate, e.whose) }
 func (e *rateError) Unwrap() error { return errRate }
 
-const (
-	// maxBuckets is how many callers, and how many clients, are told apart.
-	maxBuckets = 20_000
-	// sweepEvery is how often a full table is searched for those who rest.
-	sweepEvery = time.Second
-)
-
 // rates counts requests against policies.
 type rates struct {
 	policies []RatePolicy
-	each     []*buckets[callerKey] // of each policy
-	all      []*buckets[clientKey]
+	each     []*fair.Buckets[callerKey] // of each policy; nil: no limit
+	all      []*fair.Buckets[clientKey]
 }
 
 type clientKey struct{ issuer, client string }
@@ -89,13 +80,12 @@ func (r *rates) take(caller identity.Identity) error {
 			continue
 		}
 		now := time.Now()
-		mine, wait := r.each[i].take(keyOf(caller), now)
-		if wait > 0 {
+		if wait := takeOne(r.each[i], keyOf(caller), now); wait > 0 {
 			return &rateError{"of the caller", wait}
 		}
-		if _, wait := r.all[i].take(clientKey{caller.Issuer(), caller.Client()}, now); wait > 0 {
-			if mine != nil {
-				mine.CancelAt(now)
+		if wait := takeOne(r.all[i], clientKey{caller.Issuer(), caller.Client()}, now); wait > 0 {
+			if r.each[i] != nil {
+				r.each[i].Spend(keyOf(caller), -1, now)
 			}
 			return &rateError{"of the client", wait}
 		}
@@ -104,64 +94,20 @@ func (r *rates) take(caller identity.Identity) error {
 	return nil
 }
 
-// buckets are token buckets (RFC 2697 calls them so), one for each key. A bucket that
-// is full says nothing and is forgotten when room is needed. Who finds none shares one
-// with all others who do not, so that a flood of keys cannot free anybody of a debt,
-// and costs a bounded memory.
-type buckets[K comparable] struct {
-	limit Rate
-
-	mu     sync.Mutex // guards what follows
-	of     map[K]*rate.Limiter
-	others *rate.Limiter
-	swept  time.Time
-}
-
-func newBuckets[K comparable](r Rate) *buckets[K] {
+// newBuckets is nil for a rate without a limit.
+func newBuckets[K comparable](r Rate) *fair.Buckets[K] {
+	if r.PerMinute == 0 {
+		return nil
+	}
 	if r.Burst == 0 {
 		r.Burst = max(1, r.PerMinute/6)
 	}
-	b := &buckets[K]{limit: r, of: make(map[K]*rate.Limiter)}
-	b.others = b.fresh()
-	return b
+	return fair.NewBuckets[K](float64(r.PerMinute)/60, float64(r.Burst))
 }
 
-func (b *buckets[K]) fresh() *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(float64(b.limit.PerMinute)/60), b.limit.Burst)
-}
-
-// take takes one from the bucket of k, or says when there will be one. It looks before it
-// takes: a [rate.Reservation] that is cancelled while others are made gives back less
-// than it took, so that a flood of refusals would leave a debt of days.
-func (b *buckets[K]) take(k K, now time.Time) (*rate.Reservation, time.Duration) {
-	if b.limit.PerMinute == 0 {
-		return nil, 0
+func takeOne[K comparable](b *fair.Buckets[K], k K, now time.Time) (wait time.Duration) {
+	if b == nil {
+		return 0
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	limiter := b.limiterLocked(k, now)
-	if missing := 1 - limiter.TokensAt(now); missing > 0 {
-		return nil, max(1, time.Duration(missing/float64(limiter.Limit())*float64(time.Second)))
-	}
-	return limiter.ReserveN(now, 1), 0
-}
-
-func (b *buckets[K]) limiterLocked(k K, now time.Time) *rate.Limiter {
-	if l, ok := b.of[k]; ok {
-		return l
-	}
-	if len(b.of) >= maxBuckets && now.Sub(b.swept) >= sweepEvery {
-		b.swept = now
-		for k, l := range b.of {
-			if l.TokensAt(now) >= float64(b.limit.Burst) {
-				delete(b.of, k)
-			}
-		}
-	}
-	if len(b.of) >= maxBuckets {
-		return b.others
-	}
-	l := b.fresh()
-	b.of[k] = l
-	return l
+	return b.Take(k, 1, now)
 }

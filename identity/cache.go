@@ -4,22 +4,24 @@ import (
 	"crypto/sha256"
 	"sync"
 	"time"
+
+	"sallyport/internal/fair"
 )
 
-// sweepInterval is how often a full cache looks for entries that have expired.
-const sweepInterval = time.Minute
+// maxTokensOfOne bounds the tokens of one person that are remembered, so that a person with many of
+// them has their own verified again, and nobody else's.
+const maxTokensOfOne = 64
 
 // A cache remembers verified tokens by their SHA-256. It holds neither the
 // token nor anything an entry could outlive: the reader checks key and expiry.
 type cache struct {
-	size int
-
 	mu      sync.Mutex // guards what follows
-	entries map[[sha256.Size]byte]entry
-	swept   time.Time
+	entries fair.Table[person, [sha256.Size]byte, entry]
 	hits    uint64
 	misses  uint64
 }
+
+type person struct{ issuer, subject string }
 
 // An entry is the outcome of a verification, without the token.
 type entry struct {
@@ -35,13 +37,13 @@ func (e entry) good(now time.Time) bool {
 }
 
 func newCache(size int) *cache {
-	return &cache{size: size, entries: make(map[[sha256.Size]byte]entry)}
+	return &cache{entries: fair.Table[person, [sha256.Size]byte, entry]{Most: size, Each: maxTokensOfOne}}
 }
 
 // get returns an entry that is still good at this time.
 func (c *cache) get(sum [sha256.Size]byte, now time.Time) (entry, bool) {
 	c.mu.Lock()
-	e, ok := c.entries[sum]
+	e, ok := c.entries.Get(sum, now)
 	c.mu.Unlock()
 	ok = ok && e.good(now)
 	c.mu.Lock()
@@ -50,32 +52,15 @@ func (c *cache) get(sum [sha256.Size]byte, now time.Time) (entry, bool) {
 		c.hits++
 	} else {
 		c.misses++
-		delete(c.entries, sum)
+		c.entries.Delete(sum)
 	}
 	return e, ok
 }
 
-// put remembers an entry. A full cache drops what has expired, or else an entry
-// at random: a caller with many tokens cannot choose whose are dropped.
+// put remembers an entry as long as its token lives.
 func (c *cache) put(sum [sha256.Size]byte, e entry, now time.Time) {
-	if c.size <= 0 {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.entries) >= c.size && now.Sub(c.swept) >= sweepInterval {
-		c.swept = now
-		for other, old := range c.entries {
-			if !old.issuer.alive(old.identity.expires, now) {
-				delete(c.entries, other)
-			}
-		}
-	}
-	for other := range c.entries {
-		if len(c.entries) < c.size {
-			break
-		}
-		delete(c.entries, other)
-	}
-	c.entries[sum] = e
+	last := e.identity.expires.Add(-e.issuer.cfg.MinLifetime) // at which it is good
+	c.entries.Put(person{e.identity.Issuer(), e.identity.Subject()}, sum, e, now, last.Add(1))
 }

@@ -60,5 +60,5 @@ func (k *keyring) stats(alias string) IssuerStats {
 func (c *cache) stats() (entries int, hits, misses uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.entries), c.hits, c.misses
+	return c.entries.Len(), c.hits, c.misses
 }

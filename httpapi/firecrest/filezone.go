@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/executor"
+	"sallyport/internal/fair"
 )
 
 const (
@@ -19,23 +20,22 @@ const (
 // does so for each person, since what answers is a process of that person.
 type zones struct {
 	mu    sync.Mutex // guards known
-	known map[person]knownZone
+	known fair.Table[person, person, *time.Location]
 }
 
-type knownZone struct {
-	*time.Location
-	until time.Time
+func newZones() *zones {
+	return &zones{known: fair.Table[person, person, *time.Location]{Most: maxZones, Each: 1}}
 }
 
 // zone is the time zone of the node, UTC if that has none.
 func (c *call) zone(ctx context.Context, files *executor.Files) *time.Location {
 	who, now := c.person(), time.Now()
-	z := &c.system.zones
+	z := c.system.zones
 	z.mu.Lock()
-	known, ok := z.known[who]
+	known, ok := z.known.Get(who, now)
 	z.mu.Unlock()
-	if ok && now.Before(known.until) {
-		return known.Location
+	if ok {
+		return known
 	}
 	zone := readZone(ctx, files)
 	if ctx.Err() != nil {
@@ -43,10 +43,7 @@ func (c *call) zone(ctx context.Context, files *executor.Files) *time.Location {
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.known == nil || len(z.known) >= maxZones {
-		z.known = make(map[person]knownZone)
-	}
-	z.known[who] = knownZone{zone, now.Add(zoneKept)}
+	z.known.Put(who, who, zone, now, now.Add(zoneKept))
 	return zone
 }
 

@@ -106,7 +106,7 @@ type Handler struct {
 	systems map[string]*system // by name in lower case
 	names   []string           // keys of systems, in the order of the configuration
 	routes  *segment
-	streams streams
+	streams *streams
 }
 
 // A system is a System at work.
@@ -114,8 +114,8 @@ type system struct {
 	System
 	batch     batch // nil if there is none
 	health    health
-	submitted submissions
-	zones     zones
+	submitted *submissions
+	zones     *zones
 }
 
 // New checks cfg and reports all that is wrong with it at once.
@@ -127,11 +127,11 @@ func New(cfg Config) (*Handler, error) {
 	cfg.MaxFile = cmp.Or(cfg.MaxFile, 5<<20)
 	h := &Handler{
 		cfg: cfg, log: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
-		systems: make(map[string]*system), routes: newSegment(),
+		systems: make(map[string]*system), routes: newSegment(), streams: noStreams(),
 	}
 	for _, s := range cfg.Systems {
 		name := strings.ToLower(s.Name)
-		h.systems[name] = &system{System: s, batch: batchOf(s.Scheduler)}
+		h.systems[name] = &system{System: s, batch: batchOf(s.Scheduler), submitted: newSubmissions(), zones: newZones()}
 		h.names = append(h.names, name)
 	}
 	for _, op := range operations() {

@@ -2,7 +2,7 @@ package firecrest
 
 import (
 	"context"
-	"crypto/subtle"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -12,6 +12,7 @@ import (
 
 	"sallyport/httpapi/firecrest/scheduler"
 	"sallyport/identity"
+	"sallyport/internal/fair"
 )
 
 // Streaming says how clients reach streams: files that go through this service over a
@@ -34,8 +35,11 @@ type Streaming struct {
 const (
 	// streamKept is how long the end of a stream is told.
 	streamKept = time.Hour
-	// maxStreams bounds what is remembered, maxStreamsOfOne what a person can have open.
-	maxStreams, maxStreamsOfOne = 4096, 16
+	// maxOpenStreams bounds the streams that are open, maxOpenStreamsOfOne those of one person.
+	maxOpenStreams, maxOpenStreamsOfOne = 4096, 16
+	// maxStreamEnds bounds the ends that are told, maxStreamEndsOfOne those of one person,
+	// who loses the oldest to the next.
+	maxStreamEnds, maxStreamEndsOfOne = 4096, 256
 	// ticketLife is how long a client has to follow from the door to the API.
 	ticketLife = 30 * time.Second
 	// streamPrefix begins the id under which a stream is a job: those of schedulers begin
@@ -76,46 +80,77 @@ type fileStream struct {
 	cancel context.CancelFunc // of the transfer, once it is under way
 }
 
-// streams are those of a handler. The zero value has none.
+// streams are those of a handler.
 type streams struct {
-	mu  sync.Mutex // guards all, and the streams' own parts
-	all map[string]*fileStream
+	mu   sync.Mutex                        // guards what follows, and the streams' own parts
+	open map[string]*fileStream            // by id
+	keys map[[sha256.Size]byte]*fileStream // those whose clients are awaited, by the digest of the secret
+	each map[person]int                    // how many are open
+	ends fair.Table[person, string, *fileStream]
+	// swept is when offers that nobody took were last looked for.
+	swept time.Time
+}
+
+func noStreams() *streams {
+	return &streams{
+		open: make(map[string]*fileStream), keys: make(map[[sha256.Size]byte]*fileStream), each: make(map[person]int),
+		ends: fair.Table[person, string, *fileStream]{Most: maxStreamEnds, Each: maxStreamEndsOfOne},
+	}
 }
 
 // offer remembers a stream that waits for its client.
 func (t *streams) offer(s *fileStream, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	open := 0
-	for id, other := range t.all {
-		other.lapse(now)
-		if other.state != streamOpen && now.Sub(other.ended) > streamKept {
-			delete(t.all, id)
-		}
-		if other.state == streamOpen && personOf(other.caller) == personOf(s.caller) {
-			open++
-		}
-	}
-	if open >= maxStreamsOfOne || len(t.all) >= maxStreams {
+	t.sweepLocked(now)
+	if t.each[personOf(s.caller)] >= maxOpenStreamsOfOne || len(t.open) >= maxOpenStreams {
 		return errManyStreams
 	}
-	if t.all == nil {
-		t.all = make(map[string]*fileStream)
-	}
 	s.state = streamOpen
-	t.all[s.id] = s
+	t.open[s.id] = s
+	t.each[personOf(s.caller)]++
+	t.awaitLocked(s, s.secret)
 	return nil
 }
 
-// lapse ends an offer that nobody took.
-func (s *fileStream) lapse(now time.Time) {
-	if s.state == streamOpen && s.secret != "" && !now.Before(s.until) {
-		s.end(streamLapsed, "nobody came in time", s.until)
+// sweepLocked ends offers that nobody took, once a second.
+func (t *streams) sweepLocked(now time.Time) {
+	const pause = time.Second
+	if now.Sub(t.swept) < pause {
+		return
+	}
+	t.swept = now
+	for _, s := range t.open {
+		t.lapseLocked(s, now)
 	}
 }
 
-func (s *fileStream) end(state, cause string, now time.Time) {
-	s.secret, s.state, s.cause, s.ended = "", state, cause, now
+// awaitLocked has a stream wait for a secret in place of the one before.
+func (t *streams) awaitLocked(s *fileStream, secret string) {
+	delete(t.keys, sha256.Sum256([]byte(s.secret)))
+	s.secret = secret
+	if secret != "" {
+		t.keys[sha256.Sum256([]byte(secret))] = s
+	}
+}
+
+// lapseLocked ends an offer that nobody took.
+func (t *streams) lapseLocked(s *fileStream, now time.Time) {
+	if s.state == streamOpen && s.secret != "" && !now.Before(s.until) {
+		t.endLocked(s, streamLapsed, "nobody came in time", s.until)
+	}
+}
+
+// endLocked ends a stream that is open, and keeps its end at the expense of its owner's others.
+func (t *streams) endLocked(s *fileStream, state, cause string, now time.Time) {
+	t.awaitLocked(s, "")
+	s.state, s.cause, s.ended = state, cause, now
+	p := personOf(s.caller)
+	delete(t.open, s.id)
+	if t.each[p]--; t.each[p] == 0 {
+		delete(t.each, p)
+	}
+	t.ends.Put(p, s.id, s, time.Now(), now.Add(streamKept))
 }
 
 // admit takes a stream's secret at the door, and gives the ticket that stands for it from
@@ -128,7 +163,7 @@ func (t *streams) admit(secret, source string) (ticket string) {
 	if s == nil {
 		return ""
 	}
-	s.secret = randomName()
+	t.awaitLocked(s, randomName())
 	if end := now.Add(ticketLife); end.Before(s.until) {
 		s.until = end
 	}
@@ -141,20 +176,24 @@ func (t *streams) enter(ticket, source string, cancel context.CancelFunc) *fileS
 	defer t.mu.Unlock()
 	s := t.awaited(ticket, source, time.Now())
 	if s != nil {
-		s.secret, s.cancel = "", cancel
+		t.awaitLocked(s, "")
+		s.cancel = cancel
 	}
 	return s
 }
 
-// awaited is the stream whose client brings a secret, or nil; t.mu is held.
+// awaited is the stream whose client brings a secret, or nil; t.mu is held. How long the
+// search takes tells of digests, and so nothing of secrets.
 func (t *streams) awaited(secret, source string, now time.Time) *fileStream {
-	for _, s := range t.all {
-		s.lapse(now)
-		if s.secret != "" && subtle.ConstantTimeCompare([]byte(s.secret), []byte(secret)) == 1 && (s.source == "" || s.source == source) {
-			return s
-		}
+	s := t.keys[sha256.Sum256([]byte(secret))]
+	if s == nil {
+		return nil
 	}
-	return nil
+	t.lapseLocked(s, now)
+	if s.secret == "" || s.source != "" && s.source != source {
+		return nil
+	}
+	return s
 }
 
 // finish says how a stream ended. One that was cancelled stays so.
@@ -162,7 +201,7 @@ func (t *streams) finish(s *fileStream, state, cause string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s.state == streamOpen {
-		s.end(state, cause, time.Now())
+		t.endLocked(s, state, cause, time.Now())
 	}
 }
 
@@ -170,11 +209,11 @@ func (t *streams) finish(s *fileStream, state, cause string) {
 func (t *streams) stop(s *fileStream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.lapse(time.Now())
+	t.lapseLocked(s, time.Now())
 	if s.state != streamOpen {
 		return
 	}
-	s.end(streamCancelled, "cancelled by its owner", time.Now())
+	t.endLocked(s, streamCancelled, "cancelled by its owner", time.Now())
 	if s.cancel != nil {
 		s.cancel()
 	}
@@ -187,7 +226,10 @@ func (t *streams) find(p person, on *system, id string) *fileStream {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.all[id]
+	s := t.open[id]
+	if s == nil {
+		s, _ = t.ends.Get(id, time.Now())
+	}
 	if s == nil || s.system != on || personOf(s.caller) != p {
 		return nil
 	}
@@ -199,7 +241,7 @@ func (t *streams) view(s *fileStream) scheduler.Job {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.lapse(now)
+	t.lapseLocked(s, now)
 	begun, last := s.begun.Unix(), now
 	j := scheduler.Job{
 		ID: s.id, Name: "OutgressFileTransfer", Status: scheduler.Status{State: s.state, StateReason: optional(s.cause)}, Tasks: []scheduler.Task{},

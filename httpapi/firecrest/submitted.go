@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
 	"sallyport/executor"
 	"sallyport/httpapi/firecrest/scheduler"
 	"sallyport/identity"
+	"sallyport/internal/fair"
 )
 
 const (
@@ -20,8 +20,8 @@ const (
 	// attemptsKept is how long the outcome of a submission with a key is remembered.
 	attemptsKept = 10 * time.Minute
 	// maxSubmitted bounds what is remembered of one system, maxOfOne what is of one
-	// person: the scheduler's commands are the user's, so that nothing limits by itself
-	// how many submissions they say there were.
+	// person, who loses the oldest to the next: the scheduler's commands are the user's,
+	// so that nothing limits by itself how many submissions they say there were.
 	maxSubmitted, maxOfOne = 10_000, 1000
 	// maxNoted bounds the texts of a job that is remembered, in bytes.
 	maxNoted = 4 << 10
@@ -52,23 +52,33 @@ func (c *call) attempt() attempt {
 
 // submissions remembers what was submitted to a system a moment ago.
 type submissions struct {
-	mu       sync.Mutex // guards what follows
-	jobs     []submittedJob
-	attempts map[attempt]*outcome
+	mu   sync.Mutex // guards what follows
+	jobs fair.Table[person, submission, scheduler.Job]
+	// running has the attempts under way, of which there are no more than requests are in
+	// flight; attempts those whose outcome is known.
+	running  map[attempt]*outcome
+	attempts fair.Table[person, attempt, *outcome]
 }
 
-type submittedJob struct {
+// A submission is a job of a person; two people may be told of one id.
+type submission struct {
 	person
-	scheduler.Job
-	until time.Time
+	id string
+}
+
+func newSubmissions() *submissions {
+	return &submissions{
+		jobs:     fair.Table[person, submission, scheduler.Job]{Most: maxSubmitted, Each: maxOfOne},
+		running:  make(map[attempt]*outcome),
+		attempts: fair.Table[person, attempt, *outcome]{Most: maxSubmitted, Each: maxOfOne},
+	}
 }
 
 // An outcome is that of an attempt; done is closed when it is known.
 type outcome struct {
-	done  chan struct{}
-	id    string
-	err   error
-	until time.Time // set when it is known
+	done chan struct{}
+	id   string
+	err  error
 }
 
 // note remembers a job, unless its texts are huge. Of each person the latest are kept.
@@ -79,47 +89,24 @@ func (s *submissions) note(p person, j scheduler.Job) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if own := func(k submittedJob) bool { return k.person == p }; s.count(own) >= maxOfOne {
-		oldest := slices.IndexFunc(s.jobs, own)
-		s.jobs = slices.Delete(s.jobs, oldest, oldest+1)
-	}
-	over := 0 // the oldest come first
-	for over < len(s.jobs) && (!now.Before(s.jobs[over].until) || len(s.jobs)-over >= maxSubmitted) {
-		over++
-	}
-	s.jobs = append(s.jobs[over:], submittedJob{p, j, now.Add(unseen)})
-}
-
-func (s *submissions) count(which func(submittedJob) bool) (n int) {
-	for _, j := range s.jobs {
-		if which(j) {
-			n++
-		}
-	}
-	return n
+	s.jobs.Put(p, submission{p, j.ID}, j, now, now.Add(unseen))
 }
 
 // of returns the jobs of a person.
 func (s *submissions) of(p person) []scheduler.Job {
-	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var jobs []scheduler.Job
-	for _, j := range s.jobs {
-		if j.person == p && now.Before(j.until) {
-			jobs = append(jobs, j.Job)
-		}
+	for _, j := range s.jobs.Of(p, time.Now()) {
+		jobs = append(jobs, j)
 	}
 	return jobs
 }
 
 func (s *submissions) find(p person, id string) (scheduler.Job, bool) {
-	for _, j := range s.of(p) {
-		if j.ID == id {
-			return j, true
-		}
-	}
-	return scheduler.Job{}, false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.jobs.Get(submission{p, id}, time.Now())
 }
 
 // once calls submit, unless the attempt was made before: then it returns what
@@ -130,11 +117,13 @@ func (s *submissions) once(ctx context.Context, a attempt, submit func() (string
 		return submit()
 	}
 	s.mu.Lock()
-	s.forget(time.Now(), a.person)
-	known, again := s.attempts[a]
+	known, again := s.running[a]
+	if !again {
+		known, again = s.attempts.Get(a, time.Now())
+	}
 	if !again {
 		known = &outcome{done: make(chan struct{})}
-		s.attempts[a] = known
+		s.running[a] = known
 	}
 	s.mu.Unlock()
 	if again {
@@ -155,9 +144,9 @@ func (s *submissions) once(ctx context.Context, a attempt, submit func() (string
 func (s *submissions) settle(a attempt, known *outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known.until = time.Now().Add(attemptsKept)
-	if known.err != nil && !mayHaveSubmitted(known.err) {
-		delete(s.attempts, a)
+	delete(s.running, a)
+	if now := time.Now(); known.err == nil || mayHaveSubmitted(known.err) {
+		s.attempts.Put(a.person, a, known, now, now.Add(attemptsKept))
 	}
 	close(known.done)
 }
@@ -168,27 +157,4 @@ func mayHaveSubmitted(err error) bool {
 		return false
 	}
 	return errors.Is(err, executor.ErrOutcomeUnknown) || errors.Is(err, errTimedOut)
-}
-
-// forget makes room for one more attempt of a person, first at his own expense.
-func (s *submissions) forget(now time.Time, p person) {
-	if s.attempts == nil {
-		s.attempts = make(map[attempt]*outcome)
-	}
-	own := 0
-	for a := range s.attempts {
-		if a.person == p {
-			own++
-		}
-	}
-	for a, o := range s.attempts {
-		switch {
-		case o.until.IsZero(): // it is under way
-		case a.person == p && own >= maxOfOne:
-			own--
-			delete(s.attempts, a)
-		case !now.Before(o.until), len(s.attempts) > maxSubmitted:
-			delete(s.attempts, a)
-		}
-	}
 }

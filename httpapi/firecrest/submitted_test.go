@@ -17,7 +17,7 @@ import (
 func TestASubmittedJobIsRememberedForAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s submissions
+		s := newSubmissions()
 		alice, bob := person{"i", "alice"}, person{"i", "bob"}
 		s.note(alice, scheduler.Job{ID: "1"})
 		time.Sleep(unseen / 2)
@@ -38,8 +38,8 @@ func TestASubmittedJobIsRememberedForAMinute(t *testing.T) {
 		for i := range maxSubmitted + 10 {
 			s.note(person{"i", strconv.Itoa(i)}, scheduler.Job{ID: "1"})
 		}
-		if len(s.jobs) > maxSubmitted {
-			t.Errorf("%d are remembered", len(s.jobs))
+		if s.jobs.Len() > maxSubmitted {
+			t.Errorf("%d are remembered", s.jobs.Len())
 		}
 		carol, long := person{"i", "carol"}, strings.Repeat("n", maxNoted+1)
 		s.note(carol, scheduler.Job{ID: "1", Name: long})
@@ -53,7 +53,7 @@ func TestASubmittedJobIsRememberedForAMinute(t *testing.T) {
 func TestAnAttemptIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s submissions
+		s := newSubmissions()
 		made := 0
 		a := attempt{person: person{"i", "alice"}, key: [32]byte{1}}
 		once := func(err error) (string, error) {
@@ -104,7 +104,7 @@ func TestAnAttemptIsMadeOnce(t *testing.T) {
 
 func TestManyAttemptsOfOnePersonAreAtHisOwnExpense(t *testing.T) {
 	t.Parallel()
-	var s submissions
+	s := newSubmissions()
 	alice := attempt{person: person{"i", "alice"}, key: [32]byte{1}}
 	submit := func() (string, error) { return "7", nil }
 	if _, err := s.once(t.Context(), alice, submit); err != nil {
@@ -116,7 +116,8 @@ func TestManyAttemptsOfOnePersonAreAtHisOwnExpense(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(s.attempts) > maxOfOne+1 || s.attempts[alice] == nil {
-		t.Errorf("%d attempts are remembered, alice's among them: %v", len(s.attempts), s.attempts[alice] != nil)
+	_, kept := s.attempts.Get(alice, time.Now())
+	if s.attempts.Len() > maxOfOne+1 || len(s.running) > 0 || !kept {
+		t.Errorf("%d attempts are remembered, alice's among them: %v", s.attempts.Len(), kept)
 	}
 }
