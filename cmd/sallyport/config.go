@@ -72,6 +72,9 @@ type ServerSection struct {
 	// Unix socket of the admin commands, mode 0600. A relative path starts at
 	// data_dir.
 	AdminSocket string `key:"admin_socket" default:"admin.sock"`
+	// Confine the process while it serves (Landlock, seccomp): "on" as far as the kernel
+	// can, "require" or do not serve, which takes Linux 6.12, "off" not at all.
+	Sandbox string `key:"sandbox" default:"on" check:"on|require|off"`
 }
 
 // RateSection limits the requests of some tokens.

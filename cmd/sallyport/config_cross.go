@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -215,31 +214,4 @@ func (d *decoder) once(seen map[string]bool, key, value string) {
 		d.fail(key, "%q stands twice", value)
 	}
 	seen[value] = true
-}
-
-// resolvePaths makes every path absolute or relative to the working folder;
-// base is the folder of the configuration file.
-func (f *File) resolvePaths(base string) {
-	from := func(folder string, paths ...*string) {
-		for _, p := range paths {
-			if *p != "" && !filepath.IsAbs(*p) && !ca.IsAgent(*p) {
-				*p = filepath.Join(folder, *p)
-			}
-		}
-	}
-	from(base, &f.DataDir, &f.Server.TLSCertificate, &f.Server.TLSKey, &f.CA.PassphraseFile)
-	from(f.DataDir, &f.Server.AdminSocket, &f.Audit.Dir, &f.CA.Key)
-	for i := range f.Issuers {
-		from(base, &f.Issuers[i].JWKSFile)
-	}
-	from(base, &f.Policy.OpenFGA.TokenFile, &f.FirecREST.S3.SecretKeyFile, &f.Executor.Remote.TLSCA, &f.Executor.Remote.CAKeys)
-	for i := range f.StaticKeys {
-		s := &f.StaticKeys[i]
-		from(base, &s.KeyFile, &s.PassphraseFile, &s.CertificateFile)
-	}
-	for i := range f.Systems {
-		for j := range f.Systems[i].KnownHosts {
-			from(base, &f.Systems[i].KnownHosts[j])
-		}
-	}
 }

@@ -104,7 +104,7 @@ func (d *demo) serve(ctx context.Context, once bool) (err error) {
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	addressFile := filepath.Join(d.dir, "address")
-	group.Go(func() error { return serve(ctx, service, f, log, addressFile) })
+	group.Go(func() error { return serve(ctx, service, f, log, addressFile, unconfined) })
 	group.Go(func() error {
 		err := d.show(ctx, addressFile, key.initial.PublicKey())
 		if once || err != nil {

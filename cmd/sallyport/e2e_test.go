@@ -97,7 +97,7 @@ func (in *installation) serve(t *testing.T, issuers []identity.IssuerConfig) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	address, done := filepath.Join(in.dir, "address"), make(chan error, 1)
-	go func() { done <- serve(ctx, d, f, log, address) }()
+	go func() { done <- serve(ctx, d, f, log, address, unconfined) }()
 	t.Cleanup(func() {
 		stop()
 		check(t, <-done)

@@ -93,7 +93,7 @@ func (c *cluster) serveCluster(t *testing.T, ttl time.Duration, probe string, is
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	address, done := filepath.Join(c.dir, "address"), make(chan error, 1)
-	go func() { done <- serve(ctx, d, f, log, address) }()
+	go func() { done <- serve(ctx, d, f, log, address, unconfined) }()
 	t.Cleanup(func() {
 		stop()
 		check(t, <-done)

@@ -27,7 +27,11 @@ SIGTERM or an interrupt drains: no new commands, running ones finish within
 server.drain_timeout, then what is left is ended and its callers are told. A
 second signal ends the service at once; commands then go on without it. SIGHUP
 does nothing: TLS certificates, known_hosts and key files are read again when they
-change, everything else takes a restart.`
+change, everything else takes a restart.
+
+While it serves, the process can start no program and open no further listener, and
+reaches the files alone that its configuration names, /etc and data_dir
+(server.sandbox).`
 
 func newServe(s streams) *cobra.Command {
 	cmd := &cobra.Command{
@@ -62,7 +66,10 @@ func newServe(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return errors.Join(serve(cmd.Context(), d, f, log, *addressFile), d.close())
+		confined := func() error {
+			return confine(cmd.Context(), f.Server.Sandbox, f.confinement(*config, *addressFile, s.getenv), log)
+		}
+		return errors.Join(serve(cmd.Context(), d, f, log, *addressFile, confined), d.close())
 	}
 	return cmd
 }
@@ -79,8 +86,9 @@ func newLogger(s streams, cfg LogSection) *slog.Logger {
 	return slog.New(slog.NewTextHandler(s.err, opt))
 }
 
-// serve listens until ctx ends, then drains.
-func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile string) error {
+// serve listens until ctx ends, then drains. It calls confined once every listener is open,
+// and serves only after it.
+func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile string, confined func() error) error {
 	public, err := listenPublic(ctx, f.Server, log)
 	if err != nil {
 		return err
@@ -109,6 +117,9 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		server := doorServer(d.door, log)
 		servers = append(servers, server)
 		group.Go(func() error { return closedIsFine(server.Serve(l)) })
+	}
+	if err := confined(); err != nil {
+		return errors.Join(err, public.Close(), admin.Close())
 	}
 	group.Go(func() error { return ignoreHangups(ctx, log) })
 	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
