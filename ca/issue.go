@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -158,8 +159,9 @@ func (a *Authority) refuse(ctx context.Context, r Request, reason error) error {
 		Issuer:  r.Caller.Alias(),
 		Subject: r.Caller.Subject(),
 		Login:   r.Caller.Login(),
-		Detail:  map[string]string{"profile": clip(r.Profile)},
+		Detail:  r.Caller.TokenDetail(),
 	}
+	e.Detail["profile"] = clip(r.Profile)
 	if refused := (*RequestError)(nil); errors.As(reason, &refused) {
 		e.Detail["code"] = refused.Code
 	}
@@ -178,7 +180,8 @@ func (a *Authority) record(ctx context.Context, e audit.Event) error {
 
 // event describes the draft; caKey is the fingerprint of the key that signs.
 func (d *draft) event(action audit.Action, outcome audit.Outcome, caKey string) audit.Event {
-	detail := map[string]string{
+	detail := d.caller.TokenDetail()
+	maps.Copy(detail, map[string]string{
 		"serial":         strconv.FormatUint(d.serial, 10),
 		"key_id":         d.keyID,
 		"profile":        d.profile,
@@ -187,8 +190,7 @@ func (d *draft) event(action audit.Action, outcome audit.Outcome, caKey string) 
 		"valid_before":   unixTime(d.validBefore).Format(time.RFC3339),
 		"public_key":     ssh.FingerprintSHA256(d.key),
 		"ca_fingerprint": caKey,
-		"token_sha256":   d.caller.TokenDigest(),
-	}
+	})
 	if d.keyAlsoOf != "" {
 		detail["public_key_also_of"] = d.keyAlsoOf
 	}

@@ -59,7 +59,7 @@ func TestIssuedCertificateIsKnownToLedgerAndAudit(t *testing.T) {
 			"sallyport.serial": strconv.FormatUint(cert.Serial, 10), "sallyport.key_id": cert.KeyId, "sallyport.profile": "user",
 			"sallyport.principals": "alice", "sallyport.public_key": ssh.FingerprintSHA256(key), "sallyport.ca_fingerprint": w.Fingerprint(),
 			"sallyport.valid_before": unixTime(cert.ValidBefore).Format(time.RFC3339), "sallyport.source_address": "192.0.2.0/24",
-			"sallyport.token_sha256": caller.TokenDigest(),
+			"sallyport.token_sha256": caller.TokenDigest(), "sallyport.jti": caller.TokenID(),
 		} {
 			if events[0][name] != want {
 				t.Errorf("%s: %s is %v, want %q", action, name, events[0][name], want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
-	"maps"
 	"strings"
 
 	"sallyport/identity"
@@ -51,10 +50,7 @@ func (a *announcement) withdraw(ctx context.Context) {
 		}
 		ev := a.event
 		ev.Action, ev.Outcome, ev.Reason = audit.ExecEnd, audit.Failure, "no session"
-		ev.Detail = maps.Clone(a.event.Detail)
-		for _, once := range startOnly {
-			delete(ev.Detail, once)
-		}
+		ev.Detail = endDetail(a.event)
 		if err := e.audit.Record(context.WithoutCancel(ctx), ev); err != nil {
 			e.log.ErrorContext(ctx, "end of a command is not in the audit log",
 				slog.String("exec_id", a.start.ID), slog.Any("error", err))

@@ -46,6 +46,11 @@ func TestCommandIsRecordedBeforeItStarts(t *testing.T) {
 				t.Errorf("%s is %q and %q, want %q", key, start.Detail[key], end.Detail[key], want)
 			}
 		}
+		for key, want := range map[string]string{"token_sha256": s.caller.TokenDigest(), "jti": s.caller.TokenID(), "client": "portal"} {
+			if start.Detail[key] != want || want == "" || end.Detail[key] != "" {
+				t.Errorf("%s is %q and %q, want %q in the start alone", key, start.Detail[key], end.Detail[key], want)
+			}
+		}
 		if start.Action != audit.ExecStart || start.Outcome != audit.Unknown || start.Subject != "sub-alice" || start.Issuer != "test" || start.Login != "alice" || start.System != "hpc" || start.Node != node1 {
 			t.Errorf("start %+v", start)
 		}

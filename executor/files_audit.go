@@ -98,7 +98,7 @@ func (f *Files) change(ctx context.Context, o operation, act func(end map[string
 	}
 	began := time.Now()
 	end := start
-	end.Action, end.Detail = audit.FileEnd, maps.Clone(start.Detail)
+	end.Action, end.Detail = audit.FileEnd, endDetail(start)
 	err = f.fileError(ctx, o.name, o.path, true, act(end.Detail))
 	end.Detail["duration_ms"] = strconv.FormatInt(time.Since(began).Milliseconds(), 10)
 	end.Outcome, end.Reason = outcome(err)
@@ -133,7 +133,7 @@ func (f *Files) count(err error) error {
 
 func (f *Files) event(action audit.Action, o operation) audit.Event {
 	ev := event(action, audit.Unknown, f.caller, f.system.Name, f.Node())
-	ev.Detail = map[string]string{"operation": o.name, "path": o.path}
+	ev.Detail["operation"], ev.Detail["path"] = o.name, o.path
 	maps.Copy(ev.Detail, o.detail)
 	for _, name := range []string{"path", "target"} {
 		if s := ev.Detail[name]; !utf8.ValidString(s) || len(s) > audit.MaxFieldBytes {

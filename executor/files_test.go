@@ -493,6 +493,7 @@ func TestFilesAreOnRecord(t *testing.T) {
 			}
 			s, e := starts[1], ends[1]
 			if s.Detail["operation"] != "write" || s.Detail["path"] != path || s.Detail["path_sha256"] == "" || s.Outcome != audit.Unknown || s.Node != c.Addr() ||
+				s.Detail["token_sha256"] == "" || s.Detail["jti"] == "" || e.Detail["jti"] != "" ||
 				s.Detail["certificate_serial"] == "" || e.Detail["file_id"] != s.Detail["file_id"] || e.Outcome != audit.Success ||
 				e.Detail["bytes"] != "5" || e.Detail["sha256"] != fmt.Sprintf("%x", sha256.Sum256([]byte("hello"))) {
 				t.Errorf("%+v\n%+v", s, e)

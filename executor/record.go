@@ -21,24 +21,34 @@ func event(action audit.Action, outcome audit.Outcome, caller identity.Identity,
 	return audit.Event{
 		Action: action, Outcome: outcome,
 		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(),
-		System: system, Node: node,
+		System: system, Node: node, Detail: caller.TokenDetail(),
 	}
 }
 
 // startOnly are the details that only the record of a start has.
-var startOnly = [...]string{"command", "workdir", "env_names", "env_sha256"} //nolint:gochecknoglobals // a constant
+var startOnly = [...]string{"command", "workdir", "env_names", "env_sha256", "token_sha256", "jti", "client"} //nolint:gochecknoglobals // a constant
+
+// endDetail is what the record of an end has of that of its start, which its exec_id
+// or file_id finds.
+func endDetail(start audit.Event) map[string]string {
+	detail := maps.Clone(start.Detail)
+	for _, once := range startOnly {
+		delete(detail, once)
+	}
+	return detail
+}
 
 // startEvent describes a command that is about to start.
 func (e *Executor) startEvent(caller identity.Identity, start Start, prep prepared) audit.Event {
 	ev := event(audit.ExecStart, audit.Unknown, caller, start.System, start.Node)
 	sum := sha256.Sum256([]byte(prep.text))
-	ev.Detail = map[string]string{
+	maps.Copy(ev.Detail, map[string]string{
 		"exec_id":        start.ID,
 		"user":           start.User,
 		"command_sha256": hex.EncodeToString(sum[:]),
 		"command_bytes":  strconv.Itoa(len(prep.text)),
 		"timeout_ms":     strconv.FormatInt(prep.timeout.Milliseconds(), 10),
-	}
+	})
 	if start.CertificateSerial != 0 {
 		ev.Detail["certificate_serial"] = strconv.FormatUint(start.CertificateSerial, 10)
 	}
@@ -79,10 +89,7 @@ func describeEnvironment(env map[string]string) (names, digest string) {
 func (e *Executor) auditEnd(ctx context.Context, start audit.Event, r Result, p *process, why error) {
 	ev := start
 	ev.Action = audit.ExecEnd
-	ev.Detail = maps.Clone(start.Detail)
-	for _, once := range startOnly {
-		delete(ev.Detail, once)
-	}
+	ev.Detail = endDetail(start)
 	ev.Detail["duration_ms"] = strconv.FormatInt(r.Duration.Milliseconds(), 10)
 	ev.Detail["stdout_bytes"] = strconv.FormatInt(p.stdout.total, 10)
 	ev.Detail["stderr_bytes"] = strconv.FormatInt(p.stderr.total, 10)
@@ -151,11 +158,11 @@ func (e *Executor) auditHostRefused(ctx context.Context, s *system, caller ident
 	ev.Reason = "host keys are not known"
 	if key, ok := errors.AsType[*hostKeyError](why); ok {
 		ev.Reason = key.complaint.Error()
-		ev.Detail = map[string]string{
+		maps.Copy(ev.Detail, map[string]string{
 			"key_type":              key.shown.Type(),
 			"fingerprint":           key.fingerprint(),
 			"expected_fingerprints": strings.Join(key.expected, ", "),
-		}
+		})
 	}
 	if err := e.audit.Record(context.WithoutCancel(ctx), ev); err != nil {
 		e.log.ErrorContext(ctx, "a refused host key is not in the audit log",

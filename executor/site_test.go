@@ -157,7 +157,7 @@ func newSite(t testing.TB, change func(*site, *executor.Config, map[string]*ssht
 	s := &site{
 		t: t, ca: newAuthority(t), audit: &recorder{},
 		nodes: make(map[string]*sshtest.Server), dialed: make(map[string]int),
-		caller: identitytest.Identity(t, "alice", 12*time.Hour),
+		caller: identitytest.IdentityFrom(t, "test", "sub-alice", "alice", 12*time.Hour, map[string]any{"client_id": "portal"}),
 	}
 	servers := map[string]*sshtest.Config{node1: {TrustedCAs: s.ca.trusted, Exec: shell}}
 	cfg := executor.Config{

@@ -143,6 +143,10 @@ type Config struct {
 	// Version is shown in the status.
 	Version string
 
+	// HSTS is how long a client that came by TLS shall use nothing else (RFC 6797);
+	// 0 sends no such header, and over plain HTTP there never is one.
+	HSTS time.Duration
+
 	// TrustedProxies may set X-Forwarded-For. From anyone else it is ignored.
 	TrustedProxies []netip.Prefix
 	// MaxExecBody bounds the body of an exec call, stdin included, in bytes;
@@ -277,6 +281,7 @@ func (c *Config) check() error {
 		{"body timeout", int64(c.BodyTimeout)},
 		{"write timeout", int64(c.WriteTimeout)},
 		{"heartbeat", int64(c.Heartbeat)},
+		{"hsts", int64(c.HSTS)},
 	} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s: %d is negative", n.name, n.value))

@@ -81,7 +81,7 @@ func (a *API) issue(w http.ResponseWriter, r *http.Request, caller identity.Iden
 func (a *API) refuseKey(r *http.Request, caller identity.Identity, cause error) error {
 	err := a.cfg.Audit.Record(r.Context(), audit.Event{
 		Action: audit.CertificateRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error()),
-		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(),
+		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(), Detail: caller.TokenDetail(),
 	})
 	if err != nil {
 		return err

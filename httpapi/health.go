@@ -21,7 +21,7 @@ type whoamiAnswer struct {
 	Scopes      []string  `json:"scopes"`
 	IssuedAt    time.Time `json:"issued_at"`
 	Expires     time.Time `json:"expires"`
-	TokenSHA256 string    `json:"token_sha256"` // its first 16 digits, as in the audit log
+	TokenSHA256 string    `json:"token_sha256"` // of what the issuer signed, its first 16 digits, as in the audit log
 }
 
 // whoami is GET /v1/whoami.

@@ -23,7 +23,10 @@ func (s *service) lines(t *testing.T) []map[string]any {
 		if d, ok := line["duration"].(float64); !ok || d <= 0 {
 			t.Errorf("duration %v", line["duration"])
 		}
-		for _, name := range []string{"time", "msg", "duration", "bytes"} {
+		if id, ok := line["request_id"].(string); !ok || len(id) != 26 {
+			t.Errorf("request_id %v is not one of ours", line["request_id"])
+		}
+		for _, name := range []string{"request_id", "time", "msg", "duration", "bytes"} {
 			delete(line, name)
 		}
 		lines = append(lines, line)
@@ -44,10 +47,10 @@ func TestOneLogLineSaysWhoAskedForWhatAndWhatCameOfIt(t *testing.T) {
 		"token_sha256": s.api.cfg.Tokens.(fakeTokens).alice.TokenDigest(),
 	}
 	want := []map[string]any{
-		{"level": "INFO", "request_id": "r1", "source_ip": "127.0.0.1", "method": "POST", "route": "/v1/systems/{system}/exec", "status": 200.0, "caller": alice},
-		{"level": "INFO", "request_id": "r2", "source_ip": "127.0.0.1", "method": "GET", "route": "/v1/systems/{system}", "status": 404.0, "caller": alice, "code": "system_unknown", "error": `"eiger": no such system`},
-		{"level": "INFO", "request_id": "r3", "source_ip": "127.0.0.1", "method": "other", "route": "/livez", "status": 405.0, "code": "method_not_allowed", "error": "method is not allowed here"},
-		{"level": "INFO", "request_id": "r4", "source_ip": "127.0.0.1", "method": "GET", "route": "none", "status": 404.0, "code": "route_unknown", "error": "no such route"},
+		{"level": "INFO", "client_request_id": "r1", "source_ip": "127.0.0.1", "method": "POST", "route": "/v1/systems/{system}/exec", "status": 200.0, "caller": alice},
+		{"level": "INFO", "client_request_id": "r2", "source_ip": "127.0.0.1", "method": "GET", "route": "/v1/systems/{system}", "status": 404.0, "caller": alice, "code": "system_unknown", "error": `"eiger": no such system`},
+		{"level": "INFO", "client_request_id": "r3", "source_ip": "127.0.0.1", "method": "other", "route": "/livez", "status": 405.0, "code": "method_not_allowed", "error": "method is not allowed here"},
+		{"level": "INFO", "client_request_id": "r4", "source_ip": "127.0.0.1", "method": "GET", "route": "none", "status": 404.0, "code": "route_unknown", "error": "no such route"},
 	}
 	if diff := cmp.Diff(want, s.lines(t)[before:]); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)

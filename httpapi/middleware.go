@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,7 +56,7 @@ func exchangeFrom(ctx context.Context) *exchange {
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, x := time.Now(), &exchange{route: "none", bodyTimeout: a.cfg.BodyTimeout, bodies: a.bodies, memory: a.memory, maxOutput: a.cfg.MaxOutput}
-		req := audit.Request{ID: requestID(r), SourceIP: a.sourceIP(r)}
+		req := audit.Request{ID: audit.NewRequestID(), ClientID: clientRequestID(r), SourceIP: a.sourceIP(r)}
 		req.Traceparent, _ = audit.CleanTraceparent(r.Header.Get("Traceparent"))
 		ctx := audit.WithRequest(context.WithValue(r.Context(), exchangeKey{}, x), req)
 		r = r.WithContext(ctx)
@@ -64,7 +66,10 @@ func (a *API) observe(next http.Handler) http.Handler {
 			// of it, without end, before it sends a large answer.
 			rw.readBy(time.Now().Add(a.cfg.BodyTimeout))
 		}
-		commonHeaders(rw.Header(), req.ID)
+		commonHeaders(rw.Header(), req)
+		if r.TLS != nil && a.cfg.HSTS > 0 { // RFC 6797 §7.2: never over plain HTTP
+			rw.Header().Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(int64(a.cfg.HSTS/time.Second), 10))
+		}
 		defer func() {
 			abort := a.recovered(rw, r, recover())
 			unread := r.ContentLength != 0 && !x.bodyRead
@@ -98,21 +103,25 @@ func linger(rw *response, body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, most) // the connection is closed next
 }
 
-// requestID takes the client's id if it is a safe one. FirecREST v2 sends it to
-// its certificate service under the name of its own constant.
-func requestID(r *http.Request) string {
+// clientRequestID is the id that the client gave its request, if it is a safe one. A
+// client can give one id to many requests, or that of somebody else's: it is recorded
+// beside ours and never in its place. FirecREST v2 sends it to its certificate service
+// under the name of its own constant.
+func clientRequestID(r *http.Request) string {
 	for _, name := range []string{"X-Request-Id", "HeaderKeys.request_id"} {
 		if id, ok := audit.CleanRequestID(r.Header.Get(name)); ok {
 			return id
 		}
 	}
-	return audit.NewRequestID()
+	return ""
 }
 
 // commonHeaders are right for every answer; a handler of public, cacheable bytes
-// replaces Cache-Control and Content-Security-Policy.
-func commonHeaders(h http.Header, id string) {
-	h.Set("X-Request-Id", id)
+// replaces Cache-Control and Content-Security-Policy. X-Request-Id is the client's own
+// id if it sent one, because clients of FirecREST and proxies look for it there.
+func commonHeaders(h http.Header, req audit.Request) {
+	h.Set("Sallyport-Request-Id", req.ID)
+	h.Set("X-Request-Id", cmp.Or(req.ClientID, req.ID))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
@@ -184,6 +193,9 @@ func (a *API) logRequest(r *http.Request, x *exchange, rw *response, took time.D
 		slog.Int("status", rw.status),
 		slog.Int64("bytes", rw.bytes),
 		slog.Duration("duration", took),
+	}
+	if req.ClientID != "" {
+		attrs = append(attrs, slog.String("client_request_id", req.ClientID))
 	}
 	if id := audit.TraceID(req.Traceparent); id != "" {
 		attrs = append(attrs, slog.String("trace_id", id))

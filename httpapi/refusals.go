@@ -54,10 +54,12 @@ func (f *refusals) record(ctx context.Context, cause error) {
 
 // recordDenied records a call that the policy denies.
 func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause *policy.DeniedError) {
+	detail := caller.TokenDetail()
+	detail["operation"] = act.Operation
 	f.write(ctx, audit.Event{
 		Action: audit.CallDenied, Outcome: audit.Failure, Reason: oneLine(cause.Error()),
 		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(), System: act.System,
-		Detail: map[string]string{"operation": act.Operation},
+		Detail: detail,
 	}, &f.denied, maxVerifiedRefusals)
 }
 

@@ -99,6 +99,7 @@ func TestRequestsForTheWholeServerAreNotAnsweredBehindOurBack(t *testing.T) {
 func TestEveryAnswerIsNamedAndGuarded(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
+	seen := map[string]bool{}
 	for _, c := range []struct{ sent, want string }{
 		{"abc", "abc"},
 		{"6f1c5a9e-1c1e-4d3c-9d53-0f6a9c8f3f53", "6f1c5a9e-1c1e-4d3c-9d53-0f6a9c8f3f53"},
@@ -111,12 +112,21 @@ func TestEveryAnswerIsNamedAndGuarded(t *testing.T) {
 	} {
 		for _, path := range []string{"/v1/whoami", "/nowhere", "/livez"} {
 			a := s.do("GET", path, "", "X-Request-Id", c.sent)
-			got := a.header.Get("X-Request-Id")
+			got, ours := a.header.Get("X-Request-Id"), a.header.Get("Sallyport-Request-Id")
 			if _, clean := audit.CleanRequestID(got); !clean || c.want != "" && got != c.want || c.want == "" && got == c.sent {
 				t.Errorf("%s with id %q is named %q", path, c.sent, got)
 			}
-			if a.status == http.StatusNotFound && a.problem(t).RequestID != got {
-				t.Errorf("header %q and document %q", got, a.problem(t).RequestID)
+			if len(ours) != 26 || seen[ours] || c.want == "" && got != ours {
+				t.Errorf("%s with id %q: our id is %q, the header %q", path, c.sent, ours, got)
+			}
+			seen[ours] = true
+			if a.status == http.StatusNotFound && a.problem(t).RequestID != ours {
+				t.Errorf("header %q and document %q", ours, a.problem(t).RequestID)
+			}
+			for _, name := range []string{"Server", "Set-Cookie", "X-Powered-By", "Strict-Transport-Security"} {
+				if a.header.Get(name) != "" {
+					t.Errorf("%s has %s: %q", path, name, a.header.Get(name))
+				}
 			}
 			for name, want := range map[string]string{
 				"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",

@@ -125,7 +125,7 @@ func TestATokenGoesInAndTheOutputOfACommandComesOut(t *testing.T) {
 		t.Fatalf("logins %+v, answer %s", logins, a.body)
 	}
 	row, err := w.authority.Lookup(t.Context(), logins[0].Serial)
-	if err != nil || row.KeyID != logins[0].KeyID || row.Login != "alice" || row.RequestID != "whole-1" {
+	if err != nil || row.KeyID != logins[0].KeyID || row.Login != "alice" || row.RequestID != a.header.Get("Sallyport-Request-Id") {
 		t.Errorf("ledger row %+v, %v", row, err)
 	}
 	var log []byte
@@ -137,7 +137,7 @@ func TestATokenGoesInAndTheOutputOfACommandComesOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"certificate.intent", "certificate.issued", "exec.start", "whole-1", *got.CertificateSerial} {
+	for _, want := range []string{"certificate.intent", "certificate.issued", "exec.start", `"sallyport.client_request_id":"whole-1"`, `"http.request.id":"` + row.RequestID, *got.CertificateSerial} {
 		if !strings.Contains(string(log), want) {
 			t.Errorf("%q is not in the audit log:\n%s", want, log)
 		}

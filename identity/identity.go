@@ -10,6 +10,7 @@ package identity
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 )
@@ -77,9 +78,18 @@ func (i Identity) Scopes() []string { return slices.Clone(i.scopes) }
 // TokenID is the token's "jti" claim, or "".
 func (i Identity) TokenID() string { return i.tokenID }
 
-// TokenDigest is the first 16 hex digits of the token's SHA-256: it names the
-// token in audit records without giving it away.
+// TokenDigest names the token in audit records without giving it away; see the
+// function [TokenDigest].
 func (i Identity) TokenDigest() string { return i.digest }
+
+// TokenDetail says by which token and through which client a caller acts, for the
+// details of an audit record: token_sha256, jti and client, as far as the token has
+// them. The map is the taker's to change.
+func (i Identity) TokenDetail() map[string]string {
+	detail := map[string]string{"token_sha256": i.digest, "jti": i.tokenID, "client": i.client}
+	maps.DeleteFunc(detail, func(_, value string) bool { return value == "" })
+	return detail
+}
 
 // Expires is the token's "exp" claim.
 func (i Identity) Expires() time.Time { return i.expires }

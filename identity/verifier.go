@@ -146,6 +146,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if len(raw) > MaxTokenBytes {
 		return Identity{}, reject("token has %d bytes, at most %d are acceptable", len(raw), MaxTokenBytes)
 	}
+	// The whole token, signature included: a name without it would admit forgeries of
+	// a token that is remembered.
 	sum := sha256.Sum256([]byte(raw))
 	if e, ok := v.cache.get(sum, time.Now()); ok {
 		e.identity.bearer = raw
@@ -163,7 +165,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, err)
 	}
-	id.digest = hex.EncodeToString(sum[:8])
+	id.digest = TokenDigest(raw)
 	if !v.keep {
 		id.claims = nil
 	}
@@ -206,9 +208,15 @@ func (v *Verifier) Ready(ctx context.Context) error {
 }
 
 // TokenDigest names a token in audit records without giving it away: the first
-// 16 hex digits of its SHA-256, as [Identity.TokenDigest] has it, for tokens
-// that were refused.
+// 16 hex digits of the SHA-256 of what its issuer signed (header and payload with
+// the dot between them, RFC 7515 §5.1), as [Identity.TokenDigest] has it, for
+// tokens that were refused. The signature is left out: an ECDSA signature has a
+// second spelling (n-s for s) that anybody can make, and the token is the same one.
 func TokenDigest(raw string) string {
-	sum := sha256.Sum256([]byte(raw))
+	signed := raw
+	if end := strings.LastIndexByte(raw, '.'); end >= 0 {
+		signed = raw[:end]
+	}
+	sum := sha256.Sum256([]byte(signed))
 	return hex.EncodeToString(sum[:8])
 }

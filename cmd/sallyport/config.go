@@ -56,6 +56,9 @@ type ServerSection struct {
 	// when they change. Without them the API speaks plain HTTP.
 	TLSCertificate string `key:"tls_certificate" example:"/etc/sallyport/tls.crt"`
 	TLSKey         string `key:"tls_key" example:"/etc/sallyport/tls.key"`
+	// How long clients that came by TLS shall come by TLS alone
+	// (Strict-Transport-Security), for this host name on every port; 0s does not say.
+	HSTSMaxAge time.Duration `key:"hsts_max_age" default:"8760h" check:"0s..17520h"`
 	// Allow plain HTTP on an address other than loopback, because a proxy in
 	// front ends TLS. Tokens cross that link in the clear.
 	PlainHTTP bool `key:"plain_http" default:"false"`

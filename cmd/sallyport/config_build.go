@@ -153,7 +153,7 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 	commands := d.executor
 	cfg := httpapi.Config{
 		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
-		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody,
+		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody, HSTS: p.file.Server.HSTSMaxAge,
 		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
 		Rates:     rates(p.file),
 		MaxOutput: p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,

@@ -356,7 +356,7 @@ func (s *split) records(t *testing.T, serial string) {
 	if code != 0 || !strings.Contains(out.String(), "v1:centre:sub-") {
 		t.Errorf("the CA's ledger does not know serial %s: %s", serial, out.String())
 	}
-	theirs, ours := readAudit(t, s.ca), readAudit(t, s.executor)
+	theirs, ours := readAudit(t, s.ca, "sallyport.client_request_id"), readAudit(t, s.executor, "http.request.id")
 	shared := 0
 	for id := range theirs {
 		if ours[id] {
@@ -368,8 +368,8 @@ func (s *split) records(t *testing.T, serial string) {
 	}
 }
 
-// readAudit returns the ids of the requests in an audit log, which it verifies.
-func readAudit(t *testing.T, p *process) map[string]bool {
+// readAudit returns the values of a field in an audit log, which it verifies.
+func readAudit(t *testing.T, p *process, field string) map[string]bool {
 	t.Helper()
 	dir := filepath.Join(p.dir, "audit")
 	if report, err := audit.Verify(dir); err != nil || report.Events == 0 {
@@ -381,7 +381,7 @@ func readAudit(t *testing.T, p *process) map[string]bool {
 	}
 	ids := map[string]bool{}
 	for line := range strings.Lines(string(text)) {
-		_, rest, _ := strings.Cut(line, `"http.request.id":"`)
+		_, rest, _ := strings.Cut(line, `"`+field+`":"`)
 		id, _, _ := strings.Cut(rest, `"`)
 		ids[id] = id != ""
 	}

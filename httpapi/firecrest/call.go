@@ -127,7 +127,7 @@ func setHeaders(w http.ResponseWriter, r *http.Request) {
 	h.Set("F7T-Timestamp", fmt.Sprintf("%.6f", float64(time.Now().UnixMicro())/1e6))
 	id, ok := audit.CleanRequestID(strings.TrimSpace(r.Header.Get("X-Correlation-ID")))
 	if !ok {
-		id = audit.RequestFrom(r.Context()).ID
+		id = w.Header().Get("X-Request-Id")
 	}
 	h.Set("X-Correlation-ID", id)
 }

@@ -2,6 +2,7 @@ package identitytest
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,8 +27,8 @@ func Identity(t test, login string, ttl time.Duration) identity.Identity {
 	return IdentityFrom(t, "test", "sub-"+login, login, ttl)
 }
 
-// IdentityFrom is Identity with an issuer and a subject of choice.
-func IdentityFrom(t test, alias, subject, login string, ttl time.Duration) identity.Identity {
+// IdentityFrom is Identity with an issuer and a subject of choice, and more claims.
+func IdentityFrom(t test, alias, subject, login string, ttl time.Duration, more ...map[string]any) identity.Identity {
 	t.Helper()
 	issuer, err := New(Config{URL: "https://" + alias + ".idp.test"})
 	if err != nil {
@@ -45,9 +46,11 @@ func IdentityFrom(t test, alias, subject, login string, ttl time.Duration) ident
 		t.Fatalf("verifier of the test issuer: %v", err)
 	}
 	defer verifier.Close() //nolint:errcheck // it never fails
-	token, err := issuer.Mint(map[string]any{
-		"sub": subject, "preferred_username": login, "exp": expiry(time.Now(), ttl),
-	})
+	claims := map[string]any{"sub": subject, "preferred_username": login, "exp": expiry(time.Now(), ttl)}
+	for _, m := range more {
+		maps.Copy(claims, m)
+	}
+	token, err := issuer.Mint(claims)
 	if err != nil {
 		t.Fatalf("minting a token for %q: %v", login, err)
 	}

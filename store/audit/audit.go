@@ -101,8 +101,13 @@ type Event struct {
 
 // Request is what every event, log line and error of one request shares.
 type Request struct {
-	// ID is 1 to 64 characters of [A-Za-z0-9._-] (ECS http.request.id).
+	// ID is 1 to 64 characters of [A-Za-z0-9._-] (ECS http.request.id). It is ours:
+	// whoever answers the request made it by [NewRequestID], so that no two requests
+	// share it.
 	ID string
+	// ClientID is the id that the client gave its request, as [CleanRequestID] passes
+	// it, or empty. Any number of requests may have it.
+	ClientID string
 	// SourceIP is the client's address (ECS source.ip).
 	SourceIP string
 	// Traceparent is the client's, as [CleanTraceparent] passes it; events have its

@@ -39,6 +39,7 @@ func appendEvent(b []byte, r Request, e Event) ([]byte, error) {
 		{"user.name", e.Login},
 		{"source.ip", r.SourceIP},
 		{"http.request.id", r.ID},
+		{"sallyport.client_request_id", r.ClientID},
 		{"trace.id", TraceID(r.Traceparent)},
 		{"sallyport.system", e.System},
 		{"destination.address", e.Node},
@@ -57,7 +58,7 @@ func appendEvent(b []byte, r Request, e Event) ([]byte, error) {
 // validDetail accepts snake_case names that no field of our own has.
 func validDetail(name string) bool {
 	switch name {
-	case "issuer", "system", "prev":
+	case "issuer", "system", "prev", "client_request_id":
 		return false
 	}
 	for i := range len(name) {
