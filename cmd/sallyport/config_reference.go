@@ -2,21 +2,22 @@ package main
 
 import (
 	"cmp"
-	_ "embed"
+	"embed"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// configSource is the text whose comments are the reference.
+// configSource is the text whose comments are the reference: the types of these files.
 //
-//go:embed config.go
-var configSource string
+//go:embed config.go config_*.go
+var configSource embed.FS
 
 // A setting is one key of the configuration with all that a reader needs.
 type setting struct {
@@ -76,11 +77,26 @@ func describeField(f reflect.StructField, path, doc string, defaults map[string]
 // fieldDocs returns the comment of each field under "Type.Field". A field without
 // one shares the comment of the field above it.
 func fieldDocs() (map[string]string, error) {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", configSource, parser.ParseComments)
+	files, err := fs.Glob(configSource, "*.go")
 	if err != nil {
 		return nil, fmt.Errorf("configuration reference: %w", err)
 	}
 	docs := map[string]string{}
+	for _, name := range files {
+		text, err := configSource.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("configuration reference: %w", err)
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+		if err != nil {
+			return nil, fmt.Errorf("configuration reference: %w", err)
+		}
+		addDocs(docs, file)
+	}
+	return docs, nil
+}
+
+func addDocs(docs map[string]string, file *ast.File) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
 		if !ok {
@@ -95,11 +111,12 @@ func fieldDocs() (map[string]string, error) {
 			if text := strings.Join(strings.Fields(field.Doc.Text()), " "); text != "" {
 				last = text
 			}
-			docs[spec.Name.Name+"."+field.Names[0].Name] = last
+			if len(field.Names) > 0 {
+				docs[spec.Name.Name+"."+field.Names[0].Name] = last
+			}
 		}
 		return false
 	})
-	return docs, nil
 }
 
 func kindOf(t reflect.Type) string {
