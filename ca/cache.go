@@ -57,6 +57,7 @@ type Cache struct {
 
 // cacheKey is whom and what a credential is for. Issuer and subject are part of
 // it, so two people who share one account never share a credential.
+// The profile is that of [profile.nameFor].
 type cacheKey struct{ profile, issuer, subject, login, system string }
 
 // A flight is one search for a credential; done is closed when the rest is set.
@@ -106,7 +107,7 @@ func (c *Cache) Credential(ctx context.Context, caller identity.Identity, system
 	if !caller.Valid() || !caller.Expires().After(time.Now()) {
 		return nil, nil, &RequestError{CodeIdentity, "token", "names nobody, or has expired"}
 	}
-	key := cacheKey{c.profile.name, caller.Issuer(), caller.Subject(), caller.Login(), system}
+	key := cacheKey{c.profile.nameFor(caller), caller.Issuer(), caller.Subject(), caller.Login(), system}
 	for {
 		f, mine := c.board(key)
 		if mine {

@@ -109,13 +109,16 @@ func (c *Cache) fits(active signingKey, cert *ssh.Certificate, caller identity.I
 	if len(c.profile.sources) > 0 {
 		options["source-address"] = joinNetworks(c.profile.sources)
 	}
+	if caller.Narrow() {
+		options["force-command"] = identity.NarrowCommand
+	}
 	life := unixTime(cert.ValidBefore).Sub(unixTime(cert.ValidAfter))
 	switch {
 	case cert.CertType != ssh.UserCert || !slices.Equal(cert.ValidPrincipals, []string{caller.Login()}):
 		return errors.New("certificate is not for the caller's login")
 	case !bytes.Equal(cert.SignatureKey.Marshal(), active.PublicKey().Marshal()):
 		return errFormerKey
-	case !maps.Equal(cert.CriticalOptions, options) || !maps.Equal(cert.Extensions, c.profile.extensions):
+	case !maps.Equal(cert.CriticalOptions, options) || !maps.Equal(cert.Extensions, c.profile.extensionsFor(caller)):
 		return errors.New("certificate is not of today's profile")
 	case life <= 0 || life > c.profile.max+c.profile.backdate:
 		return errors.New("certificate has an impossible lifetime")

@@ -96,7 +96,7 @@ func newDraft(r Request, p *profile, now time.Time, serial uint64, requestID str
 		validAfter:  after,
 		validBefore: before,
 		options:     options,
-		extensions:  p.extensions,
+		extensions:  p.extensionsFor(r.Caller),
 		drafted:     now,
 	}, nil
 }
@@ -165,8 +165,14 @@ func criticalOptions(r Request, p *profile) (map[string]string, error) {
 	if len(networks) > 0 {
 		options["source-address"] = joinNetworks(networks)
 	}
+	if r.Caller.Narrow() && r.ForceCommand == "" {
+		r.ForceCommand = identity.NarrowCommand
+	}
 	if r.ForceCommand == "" {
 		return options, nil
+	}
+	if r.Caller.Narrow() && r.ForceCommand != identity.NarrowCommand {
+		return nil, &RequestError{CodeForceCommand, "force_command", "is another than " + identity.NarrowCommand + ", and the caller may run no commands"}
 	}
 	unprintable := func(c rune) bool { return c < ' ' || c > '~' }
 	if len(r.ForceCommand) > maxForceCommandBytes || strings.ContainsFunc(r.ForceCommand, unprintable) ||

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sallyport/identity"
 )
 
 // The built-in profiles.
@@ -151,6 +153,27 @@ func (c ProfileConfig) extensions() []string {
 		return []string{"permit-port-forwarding"}
 	}
 	return nil
+}
+
+// nameFor tells credentials that run nothing from those of the same person that may: a
+// profile of the configuration has no slash in its name.
+func (p *profile) nameFor(caller identity.Identity) string {
+	if caller.Narrow() {
+		return p.name + "/" + identity.NarrowCommand
+	}
+	return p.name
+}
+
+// extensionsFor leaves only the way through a jump host to who may run no commands.
+func (p *profile) extensionsFor(caller identity.Identity) map[string]string {
+	if !caller.Narrow() {
+		return p.extensions
+	}
+	left := make(map[string]string)
+	if p.name == ProfileJump {
+		left["permit-port-forwarding"] = ""
+	}
+	return left
 }
 
 func checkName(name string) error {

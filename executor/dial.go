@@ -275,7 +275,7 @@ func connectionLost(err error) bool {
 func (s *system) credential(ctx context.Context, caller identity.Identity, node string) (Credential, error) {
 	c, err := s.Credentials.Credential(ctx, caller, Node{System: s.Name, Address: node, Jump: node == s.Jump})
 	switch {
-	case errors.Is(err, ErrNoCredential):
+	case errors.Is(err, ErrNoCredential), errors.Is(err, ErrWideCredential):
 		return Credential{}, err
 	case err != nil:
 		return Credential{}, fmt.Errorf("%w: credential for %s: %w", ErrUnavailable, node, err)
@@ -283,7 +283,15 @@ func (s *system) credential(ctx context.Context, caller identity.Identity, node 
 	if err := c.check(time.Now()); err != nil {
 		return Credential{}, fmt.Errorf("%w: for %s came an unusable one: %w", ErrNoCredential, node, err)
 	}
+	if caller.Narrow() && !c.narrow() {
+		return Credential{}, fmt.Errorf("%w: that for %s is no certificate with force-command=%q", ErrWideCredential, node, identity.NarrowCommand)
+	}
 	return c, nil
+}
+
+// narrow says whether the node itself will start nothing for the credential but SFTP.
+func (c Credential) narrow() bool {
+	return c.Certificate != nil && c.Certificate.CriticalOptions["force-command"] == identity.NarrowCommand
 }
 
 // check refuses what the node would refuse without saying why.

@@ -68,6 +68,12 @@ var (
 	// ErrNoCredential says that no credential could be had for the caller; the
 	// command was not started. HTTP: 403.
 	ErrNoCredential = errors.New("no credential for the caller")
+	// ErrCommandsDenied says that the caller may run no commands ([identity.Identity.Narrow])
+	// and that one would be needed; nothing was started. HTTP: 403.
+	ErrCommandsDenied = errors.New("caller may run no commands")
+	// ErrWideCredential says that the caller may run no commands, and that the credential
+	// found is good for more than files; it was not used. HTTP: 403.
+	ErrWideCredential = errors.New("credential is not for files alone")
 	// ErrClosed says that the executor is shutting down. A command that it had to
 	// end has this error too. HTTP: 503.
 	ErrClosed = errors.New("executor is closed")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"path"
 	"strings"
@@ -67,6 +68,8 @@ func (e *Executor) files(ctx context.Context, caller identity.Identity, name str
 	f := &Files{executor: e, system: s, caller: caller}
 	f.channel, err = e.shareChannel(ctx, s, caller)
 	switch {
+	case errors.Is(err, errNoSFTP) && caller.Narrow():
+		return nil, fmt.Errorf("%w, and there is no other way to these files: %w", ErrCommandsDenied, err)
 	case errors.Is(err, errNoSFTP):
 		f.via = &byCommand{executor: e, system: s, caller: caller}
 	case err != nil:

@@ -28,6 +28,9 @@ const maxReply = 256 << 10
 // zero is a FileError. File operations have their own audit records.
 func (b *byCommand) perform(ctx context.Context, stdin io.Reader, stdout io.Writer, argv ...string) ([]byte, error) {
 	e := b.executor
+	if b.caller.Narrow() {
+		return nil, ErrCommandsDenied
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(e.running, func() { cancel(ErrClosed) }) //nolint:contextcheck // Close ends it, whatever its context

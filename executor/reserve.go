@@ -132,7 +132,7 @@ func reserveError(ctx context.Context, err error) error {
 	case errors.Is(err, pool.ErrRevoked):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	for _, known := range []error{ErrUnavailable, ErrHostKey, ErrLoginRefused, ErrNoCredential} {
+	for _, known := range []error{ErrUnavailable, ErrHostKey, ErrLoginRefused, ErrNoCredential, ErrWideCredential} {
 		if errors.Is(err, known) {
 			return err // of the dial
 		}

@@ -81,6 +81,9 @@ func (a *authority) Credential(_ context.Context, caller identity.Identity, node
 	if node.Jump {
 		cert.Extensions = map[string]string{"permit-port-forwarding": ""}
 	}
+	if caller.Narrow() {
+		cert.CriticalOptions = map[string]string{"force-command": "internal-sftp"}
+	}
 	if a.change != nil {
 		a.change(cert)
 	}

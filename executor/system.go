@@ -36,16 +36,19 @@ type system struct {
 }
 
 // A key says who may share a connection: only the same person, as named by the
-// same identity provider, as the same account on the same node.
+// same identity provider, as the same account on the same node, with the same rights.
 type key struct {
 	node, login, issuer, subject string
 	alias                        string // of the issuer
+	// narrow says that the login is for files alone. It never serves the same person's
+	// commands, nor does theirs serve a request that may run none.
+	narrow bool
 }
 
 func (k key) person() person { return person{k.issuer, k.subject} }
 
 func keyOf(caller identity.Identity, node string) key {
-	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), alias: caller.Alias()}
+	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), alias: caller.Alias(), narrow: caller.Narrow()}
 }
 
 // SystemInfo is what a caller may know of a system.

@@ -44,11 +44,7 @@ func (a *API) issue(w http.ResponseWriter, r *http.Request, caller identity.Iden
 		Principals:      body.texts("principals"),
 		TTL:             body.duration("ttl"),
 		SourceAddresses: addresses(body, "source_address"),
-		ForceCommand:    body.text("force_command"),
-	}
-	if body.has("force_command") && req.ForceCommand == "" {
-		// An empty variable of a portal must not become an unlimited certificate.
-		body.refuse("force_command", "The field is empty.")
+		ForceCommand:    forcedCommand(body, "force_command"),
 	}
 	key := body.text("public_key")
 	if !body.has("public_key") {

@@ -63,7 +63,7 @@ func (a *API) deicSign(w http.ResponseWriter, r *http.Request) (*ssh.Certificate
 	if err != nil {
 		return nil, nobody, err
 	}
-	token, text, resource := body.text("OTT"), body.text("PublicKey"), body.text("Resource")
+	token, text, resource, command := body.text("OTT"), body.text("PublicKey"), body.text("Resource"), forcedCommand(body, "ForceCommand")
 	if token == "" {
 		err = &requestError{err: errTokenMissing, field: "OTT", detail: "Send an access token in the field OTT."}
 	}
@@ -89,7 +89,7 @@ func (a *API) deicSign(w http.ResponseWriter, r *http.Request) (*ssh.Certificate
 	if err != nil {
 		return nil, nobody, a.refuseKey(r, caller, err)
 	}
-	cert, err := a.issueCompat(r, caller, key, 0)
+	cert, err := a.issueCompat(r, caller, key, 0, command)
 	if err != nil {
 		return nil, nobody, fmt.Errorf("DeiC format: %w", err)
 	}

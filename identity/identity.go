@@ -51,6 +51,7 @@ type Identity struct {
 	expires  time.Time
 	issuedAt time.Time
 	claims   map[string]any
+	narrow   bool
 }
 
 // Valid is false for the zero Identity, which is nobody.

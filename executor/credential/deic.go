@@ -53,10 +53,14 @@ func (p *DeiC) Credential(ctx context.Context, caller identity.Identity, _ execu
 	if err != nil {
 		return executor.Credential{}, fmt.Errorf("ephemeral key: %w", err)
 	}
-	answer, err := p.service.post(ctx, "", map[string]string{
+	ask := map[string]string{
 		"PublicKey": string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key.PublicKey()))),
 		"OTT":       caller.Bearer(),
-	}, http.StatusOK)
+	}
+	if caller.Narrow() { // an addition of ours: what comes without it is refused
+		ask["ForceCommand"] = identity.NarrowCommand
+	}
+	answer, err := p.service.post(ctx, "", ask, http.StatusOK)
 	if err != nil {
 		return executor.Credential{}, err
 	}
@@ -64,5 +68,5 @@ func (p *DeiC) Credential(ctx context.Context, caller identity.Identity, _ execu
 	if err != nil {
 		return executor.Credential{}, p.service.unusable(err)
 	}
-	return p.service.accept(&p.expect, cert, caller.Login(), func() (ssh.Signer, error) { return key, nil })
+	return p.service.accept(p.expect.of(caller), cert, caller.Login(), func() (ssh.Signer, error) { return key, nil })
 }

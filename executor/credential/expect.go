@@ -17,6 +17,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/ca"
+	"sallyport/executor"
+	"sallyport/identity"
 )
 
 const (
@@ -24,6 +26,8 @@ const (
 	maxCAKeysBytes = 64 << 10
 	// clockSkew is how much later than ours the service's clock may be.
 	clockSkew = time.Minute
+	// forceCommand is the critical option that has sshd run one thing whatever is asked.
+	forceCommand = "force-command"
 )
 
 // An Expectation says which certificates of a service elsewhere are used.
@@ -41,6 +45,14 @@ type Expectation struct {
 	// Extensions are those that a certificate may have. The executor needs none,
 	// and permit-port-forwarding on a jump host.
 	Extensions []string
+
+	narrow bool // the caller may run no commands
+}
+
+// of is what is expected for a caller.
+func (e Expectation) of(caller identity.Identity) *Expectation {
+	e.narrow = caller.Narrow()
+	return &e
 }
 
 // fingerprint is that of ssh-keygen -l: 32 bytes in base64 without padding.
@@ -177,12 +189,15 @@ func unixTime(seconds uint64) time.Time {
 
 // verifyOptions allows one critical option: source-address, which is the service's
 // to set and can only narrow. A force-command would run in place of what the
-// caller asked for.
+// caller asked for; of who may run no commands SFTP alone is taken, and demanded.
 func (e *Expectation) verifyOptions(cert *ssh.Certificate) error {
-	for name := range cert.CriticalOptions {
-		if name != "source-address" {
+	for name, value := range cert.CriticalOptions {
+		if name != "source-address" && (!e.narrow || name != forceCommand || value != identity.NarrowCommand) {
 			return fmt.Errorf("it has the critical option %s", shown(name))
 		}
+	}
+	if _, ok := cert.CriticalOptions[forceCommand]; e.narrow && !ok {
+		return fmt.Errorf("%w: the service was asked for force-command=%q, and the certificate has none", executor.ErrWideCredential, identity.NarrowCommand)
 	}
 	for name := range cert.Extensions {
 		if !slices.Contains(e.Extensions, name) {
@@ -205,7 +220,7 @@ func (e *Expectation) verifySignature(cert *ssh.Certificate, login string, now t
 	if cert.Signature == nil || cert.Signature.Format == ssh.KeyAlgoRSA { // SHA-1, which sshd refuses since 8.2
 		return errors.New("its signature is of an algorithm that nodes refuse")
 	}
-	checker := ssh.CertChecker{SupportedCriticalOptions: []string{"source-address"}, Clock: func() time.Time { return now }}
+	checker := ssh.CertChecker{SupportedCriticalOptions: []string{"source-address", forceCommand}, Clock: func() time.Time { return now }}
 	if err := checker.CheckCert(login, cert); err != nil {
 		return fmt.Errorf("it does not verify: %w", err)
 	}

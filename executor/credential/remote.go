@@ -37,7 +37,8 @@ type RemoteConfig struct {
 //
 // A certificate is used only if it is a user certificate over the private key that
 // came with it, names the caller's login and nothing else, is good now and for no
-// longer than allowed, has no critical option but source-address and no extension
+// longer than allowed, has no critical option but source-address (and force-command
+// "internal-sftp" if the caller may run no commands, when it must) and no extension
 // but those allowed, and is signed by an expected CA. Anything else is
 // [executor.ErrNoCredential], with the reason.
 type Remote struct {
@@ -78,9 +79,11 @@ func (p *Remote) Credential(ctx context.Context, caller identity.Identity, _ exe
 	if err := ready(caller); err != nil {
 		return executor.Credential{}, err
 	}
-	answer, err := p.service.post(ctx, caller.Bearer(), map[string]string{
-		"duration": p.duration, "username": caller.Login(),
-	}, http.StatusCreated)
+	ask := map[string]string{"duration": p.duration, "username": caller.Login()}
+	if caller.Narrow() { // an addition of ours: what comes without it is refused
+		ask["force_command"] = identity.NarrowCommand
+	}
+	answer, err := p.service.post(ctx, caller.Bearer(), ask, http.StatusCreated)
 	if err != nil {
 		return executor.Credential{}, err
 	}
@@ -97,7 +100,7 @@ func (p *Remote) Credential(ctx context.Context, caller identity.Identity, _ exe
 	if err != nil {
 		return executor.Credential{}, p.service.unusable(err)
 	}
-	return p.service.accept(&p.expect, cert, caller.Login(), func() (ssh.Signer, error) {
+	return p.service.accept(p.expect.of(caller), cert, caller.Login(), func() (ssh.Signer, error) {
 		return parsePrivateKey(keys.SSHKey.PrivateKey)
 	})
 }
@@ -116,7 +119,9 @@ func parsePrivateKey(text string) (ssh.Signer, error) {
 // accept makes a credential of a certificate that stands all checks. The private
 // key is looked at last, when the size of its public half is known to be sane.
 func (s *service) accept(expect *Expectation, cert *ssh.Certificate, login string, private func() (ssh.Signer, error)) (executor.Credential, error) {
-	if err := expect.verify(cert, login, time.Now()); err != nil {
+	if err := expect.verify(cert, login, time.Now()); errors.Is(err, executor.ErrWideCredential) {
+		return executor.Credential{}, fmt.Errorf("certificate of %s: %w", s.url, err)
+	} else if err != nil {
 		return executor.Credential{}, s.unusable(err)
 	}
 	key, err := private()
