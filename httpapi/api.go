@@ -83,6 +83,9 @@ type RefusalProber interface {
 // [*policy.DeniedError] and [policy.ErrUnavailable]; see [policy.Policy].
 type Authorizer interface {
 	Authorize(ctx context.Context, caller identity.Identity, act policy.Act) error
+	// MayRunCommands says of a call that Authorize has allowed whether the caller may run
+	// commands on its system.
+	MayRunCommands(ctx context.Context, caller identity.Identity, act policy.Act) (bool, error)
 }
 
 // A Check is one thing without which the service is not ready.

@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"sallyport/executor"
 	"sallyport/identity"
 	"sallyport/policy"
 	"sallyport/store/audit"
@@ -25,7 +27,11 @@ func (a *API) authenticated(operation string, h callerHandler) handler {
 			return errCallerBusy
 		}
 		defer a.callers.give(keyOf(caller), 1)
-		return h(w, r, caller)
+		err = h(w, r, caller)
+		if errors.Is(err, executor.ErrCommandsDenied) {
+			a.recordDenied(r.Context(), caller, actOf(r, operation), err)
+		}
+		return err
 	}
 }
 
@@ -44,7 +50,7 @@ func (a *API) admit(r *http.Request, operation, raw string, err error) (identity
 		if err := a.rates.take(caller); err != nil {
 			return caller, err
 		}
-		return caller, a.authorize(r, operation, caller)
+		return a.authorize(r, operation, caller)
 	}
 	if kindOf(err).status < http.StatusInternalServerError {
 		a.refusals.record(r.Context(), err)
@@ -52,23 +58,39 @@ func (a *API) admit(r *http.Request, operation, raw string, err error) (identity
 	return identity.Identity{}, err
 }
 
-// authorize asks the policy about the call, and records what is denied.
-func (a *API) authorize(r *http.Request, operation string, caller identity.Identity) error {
+// authorize asks the policy about the call, and records what is denied. The caller that it
+// returns is narrower if the policy lets them run no commands: what serves the call goes
+// by that.
+func (a *API) authorize(r *http.Request, operation string, caller identity.Identity) (identity.Identity, error) {
 	if a.cfg.Policy == nil {
-		return nil
+		return caller, nil
 	}
-	act := policy.Act{
+	act := actOf(r, operation)
+	if err := a.cfg.Policy.Authorize(r.Context(), caller, act); err != nil {
+		if denied, ok := errors.AsType[*policy.DeniedError](err); ok {
+			a.recordDenied(r.Context(), caller, act, denied)
+			err = &requestError{err: denied, detail: denied.Message}
+		}
+		return caller, err
+	}
+	may, err := a.cfg.Policy.MayRunCommands(r.Context(), caller, act)
+	if !may {
+		caller = caller.Narrowed()
+	}
+	return caller, err
+}
+
+// actOf is what a request asks for.
+func actOf(r *http.Request, operation string) policy.Act {
+	return policy.Act{
 		Operation: operation, System: exchangeFrom(r.Context()).system,
 		Method: r.Method, Address: audit.RequestFrom(r.Context()).SourceIP,
 	}
-	err := a.cfg.Policy.Authorize(r.Context(), caller, act)
-	denied, ok := errors.AsType[*policy.DeniedError](err)
-	if !ok {
-		return err
-	}
+}
+
+func (a *API) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause error) {
 	act.System = a.knownSystem(caller, act.System)
-	a.refusals.recordDenied(r.Context(), caller, act, denied)
-	return &requestError{err: denied, detail: denied.Message}
+	a.refusals.recordDenied(ctx, caller, act, cause)
 }
 
 // knownSystem is the name if there is such a system for the caller, else "": records are

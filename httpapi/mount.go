@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/executor"
 	"sallyport/identity"
 )
 
@@ -35,6 +36,9 @@ type Call struct {
 	// Operation is the name by which a policy knows the call, System the system that it
 	// is for, or "".
 	Operation, System string
+	// Command says that the call cannot do without a command on a node: it is not served
+	// to who may run none.
+	Command bool
 	// Public calls are served without a token, as the zero Identity.
 	Public bool
 	// Serve answers. An error before the first byte of the answer goes to Fail; one
@@ -104,7 +108,12 @@ func firstSegment(path string) string {
 func (a *API) serveMount(w http.ResponseWriter, r *http.Request, m Mounted) {
 	x, call := exchangeFrom(r.Context()), m.Find(r)
 	x.mount, x.route, x.system = m, call.Route, call.System
-	h := a.forCaller(call.Operation, call.Serve)
+	h := a.forCaller(call.Operation, func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
+		if call.Command && caller.Narrow() {
+			return executor.ErrCommandsDenied
+		}
+		return call.Serve(w, r, caller)
+	})
 	if call.Public {
 		h = a.limited(func(w http.ResponseWriter, r *http.Request) error { return call.Serve(w, r, identity.Identity{}) })
 	}

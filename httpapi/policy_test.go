@@ -119,6 +119,10 @@ func TestAPolicyThatCannotDecideAllowsNothing(t *testing.T) {
 
 type undecided struct{}
 
+func (undecided) MayRunCommands(context.Context, identity.Identity, policy.Act) (bool, error) {
+	return false, policy.ErrUnavailable
+}
+
 func (undecided) Authorize(context.Context, identity.Identity, policy.Act) error {
 	return fmt.Errorf("%w: dial secret.example.org", policy.ErrUnavailable)
 }

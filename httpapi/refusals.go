@@ -53,7 +53,7 @@ func (f *refusals) record(ctx context.Context, cause error) {
 }
 
 // recordDenied records a call that the policy denies.
-func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause *policy.DeniedError) {
+func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause error) {
 	detail := caller.TokenDetail()
 	detail["operation"] = act.Operation
 	f.write(ctx, audit.Event{

@@ -4,11 +4,17 @@ import (
 	"net/http"
 
 	"sallyport/identity"
+	"sallyport/policy"
 )
 
 // Operations are the names by which a policy knows the calls that need a token.
 // Certificates in the formats of other services count as certificates.
 func Operations() []string { return []string{opWhoami, opSystems, opSystem, opExec, opIssue} }
+
+// Powers are those of them by which callers run code of their own.
+func Powers() []policy.Power {
+	return []policy.Power{{Operation: opExec, Method: http.MethodPost}, {Operation: opIssue, Method: http.MethodPost, Anywhere: true}}
+}
 
 const (
 	opWhoami  = "whoami"

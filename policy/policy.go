@@ -83,6 +83,8 @@ type Config struct {
 	GroupsClaim string
 	// Operations and Systems are all that exist. Rules may name no others.
 	Operations, Systems []string
+	// Powers are the operations of which one is enough to run commands.
+	Powers []Power
 	// Relations, if set, is asked about each request for a system that the rules allow.
 	Relations *OpenFGA
 }
@@ -103,6 +105,7 @@ type Policy struct {
 	allow     bool
 	groups    []string // path of the claim
 	systems   []string
+	powers    []Power
 	relations *OpenFGA
 }
 

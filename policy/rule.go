@@ -42,7 +42,8 @@ func New(cfg Config) (*Policy, error) {
 		claim = "groups"
 	}
 	p := &Policy{
-		allow: cfg.AllowByDefault, groups: strings.Split(claim, "."), systems: cfg.Systems, relations: cfg.Relations,
+		allow: cfg.AllowByDefault, groups: strings.Split(claim, "."), systems: cfg.Systems, powers: slices.Clone(cfg.Powers),
+		relations: cfg.Relations,
 	}
 	var mistakes []error
 	seen := map[string]bool{"default": true, "openfga": true}

@@ -19,10 +19,24 @@ const maxServiceToken = 16 << 10
 // the configuration has them served.
 func operations() []string { return slices.Concat(httpapi.Operations(), firecrest.Operations()) }
 
+// powers are the calls, of those that this service serves, by which callers run code of
+// their own on a system, or get a login that does.
+func powers(f File) (list []policy.Power) {
+	for _, p := range httpapi.Powers() {
+		if p.Anywhere && f.CA.Enabled || !p.Anywhere && f.Executor.Enabled {
+			list = append(list, p)
+		}
+	}
+	if f.FirecREST.Enabled {
+		list = append(list, firecrest.Powers()...)
+	}
+	return list
+}
+
 // policyConfig is the policy of a file but for the OpenFGA server.
 func policyConfig(f File) policy.Config {
 	cfg := policy.Config{
-		AllowByDefault: f.Policy.Default == "allow", GroupsClaim: f.Policy.GroupsClaim, Operations: operations(),
+		AllowByDefault: f.Policy.Default == "allow", GroupsClaim: f.Policy.GroupsClaim, Operations: operations(), Powers: powers(f),
 	}
 	for _, s := range f.Systems {
 		cfg.Systems = append(cfg.Systems, s.Name)

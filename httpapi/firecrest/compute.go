@@ -28,12 +28,12 @@ type jobController interface {
 func computeOperations() []operation {
 	const jobs, job = "/compute/{system}/jobs", "/compute/{system}/jobs/{job}"
 	return []operation{
-		{method: http.MethodPost, path: jobs, name: "compute.submit", serve: submit},
-		{method: http.MethodGet, path: jobs, name: "compute.list", serve: listJobs},
-		{method: http.MethodGet, path: job, name: "compute.show", serve: showJob},
-		{method: http.MethodGet, path: job + "/metadata", name: "compute.metadata", serve: jobMetadata},
-		{method: http.MethodDelete, path: job, name: "compute.cancel", serve: cancelJob},
-		{method: http.MethodPut, path: job + "/attach", name: "compute.attach", serve: attach},
+		{method: http.MethodPost, path: jobs, name: "compute.submit", needs: needsPower, serve: submit},
+		{method: http.MethodGet, path: jobs, name: "compute.list", needs: needsCommand, serve: listJobs},
+		{method: http.MethodGet, path: job, name: "compute.show", needs: oftenCommand, serve: showJob},
+		{method: http.MethodGet, path: job + "/metadata", name: "compute.metadata", needs: oftenCommand, serve: jobMetadata},
+		{method: http.MethodDelete, path: job, name: "compute.cancel", needs: oftenCommand, serve: cancelJob},
+		{method: http.MethodPut, path: job + "/attach", name: "compute.attach", needs: needsPower, serve: attach},
 	}
 }
 

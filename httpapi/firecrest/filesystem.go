@@ -23,14 +23,14 @@ func filesystemOperations() []operation {
 		{method: http.MethodGet, path: ops + "download", name: "filesystem.download", serve: downloadFile},
 		{method: http.MethodPost, path: ops + "upload", name: "filesystem.upload", serve: uploadFile},
 		{method: http.MethodPut, path: ops + "chmod", name: "filesystem.chmod", serve: changeMode},
-		{method: http.MethodPut, path: ops + "chown", name: "filesystem.chown", serve: changeOwner},
+		{method: http.MethodPut, path: ops + "chown", name: "filesystem.chown", needs: needsCommand, serve: changeOwner},
 		{method: http.MethodPost, path: ops + "mkdir", name: "filesystem.mkdir", serve: makeDirectory},
 		{method: http.MethodPost, path: ops + "symlink", name: "filesystem.symlink", serve: makeLink},
 		{method: http.MethodDelete, path: ops + "rm", name: "filesystem.rm", serve: remove},
-		{method: http.MethodGet, path: ops + "checksum", name: "filesystem.checksum", serve: checksum},
-		{method: http.MethodGet, path: ops + "file", name: "filesystem.file", serve: fileType},
-		{method: http.MethodPost, path: ops + "compress", name: "filesystem.compress", serve: compress},
-		{method: http.MethodPost, path: ops + "extract", name: "filesystem.extract", serve: extract},
+		{method: http.MethodGet, path: ops + "checksum", name: "filesystem.checksum", needs: needsCommand, serve: checksum},
+		{method: http.MethodGet, path: ops + "file", name: "filesystem.file", needs: needsCommand, serve: fileType},
+		{method: http.MethodPost, path: ops + "compress", name: "filesystem.compress", needs: needsCommand, serve: compress},
+		{method: http.MethodPost, path: ops + "extract", name: "filesystem.extract", needs: needsCommand, serve: extract},
 	}
 }
 

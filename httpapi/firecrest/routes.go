@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"sallyport/policy"
 )
 
 // An operation is one call: a method, the template of a path, and what answers.
@@ -18,9 +20,25 @@ type operation struct {
 	// name is how a policy knows it; public operations need no token, and have none.
 	name   string
 	public bool
+	// needs says what it takes on the node.
+	needs need
 	// serve answers, or returns an error before the first byte of its answer.
 	serve func(c *call) error
 }
+
+// A need is what an operation takes on a login node.
+type need int
+
+const (
+	// needsFiles is SFTP or nothing, though some of its parameters may need a command.
+	needsFiles need = iota
+	// oftenCommand is a command, unless it is about a stream.
+	oftenCommand
+	// needsCommand is a command that this package makes.
+	needsCommand
+	// needsPower is a command, or a job, of the caller's own making.
+	needsPower
+)
 
 func operations() []operation {
 	return slices.Concat(statusOperations(), filesystemOperations(), transferOperations(), streamOperations(), computeOperations())
@@ -30,6 +48,27 @@ func operations() []operation {
 func Operations() (names []string) {
 	for _, op := range operations() {
 		if !op.public {
+			names = append(names, op.name)
+		}
+	}
+	return names
+}
+
+// Powers are those of them by which callers run code of their own.
+func Powers() (powers []policy.Power) {
+	for _, op := range operations() {
+		if op.needs == needsPower {
+			powers = append(powers, policy.Power{Operation: op.name, Method: op.method})
+		}
+	}
+	return powers
+}
+
+// Commands are those that are not for who may run none, as what they do takes a command on
+// a login node.
+func Commands() (names []string) {
+	for _, op := range operations() {
+		if op.needs != needsFiles {
 			names = append(names, op.name)
 		}
 	}

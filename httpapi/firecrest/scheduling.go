@@ -54,9 +54,13 @@ func (s *system) schedulerName() string {
 
 var errNoScheduler = &failure{status: http.StatusNotImplemented, message: "The requested system has no scheduler.", code: "scheduler_missing"}
 
+// scheduler is reached by commands alone.
 func (c *call) scheduler() (batch, error) {
 	if c.system.batch == nil {
 		return nil, errNoScheduler
+	}
+	if c.caller.Narrow() {
+		return nil, executor.ErrCommandsDenied
 	}
 	return c.system.batch, nil
 }

@@ -44,6 +44,9 @@ func (a authority) Credential(_ context.Context, caller identity.Identity, _ exe
 		Key: key.PublicKey(), CertType: ssh.UserCert, Serial: 1, KeyId: "test", ValidPrincipals: []string{caller.Login()},
 		ValidAfter: uint64(now.Add(-time.Minute).Unix()), ValidBefore: uint64(now.Add(time.Hour).Unix()),
 	}
+	if caller.Narrow() {
+		cert.CriticalOptions = map[string]string{"force-command": "internal-sftp"}
+	}
 	if err := cert.SignCert(rand.Reader, a.signer); err != nil {
 		return executor.Credential{}, err
 	}

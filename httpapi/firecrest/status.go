@@ -21,10 +21,10 @@ func statusOperations() []operation {
 	return []operation{
 		{method: http.MethodGet, path: "/status/systems", name: "status.systems", serve: systems},
 		{method: http.MethodGet, path: "/status/liveness", public: true, serve: liveness},
-		{method: http.MethodGet, path: "/status/{system}/nodes", name: "status.nodes", serve: nodes},
-		{method: http.MethodGet, path: "/status/{system}/partitions", name: "status.partitions", serve: partitions},
-		{method: http.MethodGet, path: "/status/{system}/reservations", name: "status.reservations", serve: reservations},
-		{method: http.MethodGet, path: "/status/{system}/userinfo", name: "status.userinfo", serve: userInfo},
+		{method: http.MethodGet, path: "/status/{system}/nodes", name: "status.nodes", needs: needsCommand, serve: nodes},
+		{method: http.MethodGet, path: "/status/{system}/partitions", name: "status.partitions", needs: needsCommand, serve: partitions},
+		{method: http.MethodGet, path: "/status/{system}/reservations", name: "status.reservations", needs: needsCommand, serve: reservations},
+		{method: http.MethodGet, path: "/status/{system}/userinfo", name: "status.userinfo", needs: needsCommand, serve: userInfo},
 	}
 }
 

@@ -15,11 +15,11 @@ import (
 func transferOperations() []operation {
 	const transfer = "/filesystem/{system}/transfer/"
 	return []operation{
-		{method: http.MethodPost, path: transfer + "mv", name: "transfer.mv", serve: moveJob},
-		{method: http.MethodPost, path: transfer + "cp", name: "transfer.cp", serve: copyJob},
-		{method: http.MethodDelete, path: transfer + "rm", name: "transfer.rm", serve: removeJob},
-		{method: http.MethodPost, path: transfer + "compress", name: "transfer.compress", serve: compressJob},
-		{method: http.MethodPost, path: transfer + "extract", name: "transfer.extract", serve: extractJob},
+		{method: http.MethodPost, path: transfer + "mv", name: "transfer.mv", needs: needsCommand, serve: moveJob},
+		{method: http.MethodPost, path: transfer + "cp", name: "transfer.cp", needs: needsCommand, serve: copyJob},
+		{method: http.MethodDelete, path: transfer + "rm", name: "transfer.rm", needs: needsCommand, serve: removeJob},
+		{method: http.MethodPost, path: transfer + "compress", name: "transfer.compress", needs: needsCommand, serve: compressJob},
+		{method: http.MethodPost, path: transfer + "extract", name: "transfer.extract", needs: needsCommand, serve: extractJob},
 		{method: http.MethodPost, path: transfer + "upload", name: "transfer.upload", serve: uploadJob},
 		{method: http.MethodPost, path: transfer + "download", name: "transfer.download", serve: downloadJob},
 	}
