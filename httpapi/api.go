@@ -173,9 +173,9 @@ type Config struct {
 	// bytes, beyond 64 KiB of each stream; what does not fit is dropped and the
 	// answer says "truncated". One caller gets a quarter of it. Default 256 MiB.
 	OutputMemory int64
-	// BodyMemory bounds what the bodies of all requests hold, in bytes, beyond 64 KiB of
+	// BodyMemory bounds what the bodies of all requests hold, decoded, in bytes, beyond 64 KiB of
 	// each; a request whose body does not fit is refused. One caller gets a quarter of
-	// it. Default 256 MiB, and room for four of the largest bodies of exec at least.
+	// it. Default: [DefaultBodyMemory], and room for four of the largest bodies of exec at least.
 	BodyMemory int64
 	// BodyTimeout bounds how long a body may take to arrive; default 30 s.
 	BodyTimeout time.Duration
@@ -189,6 +189,9 @@ type Config struct {
 	// Logger gets one line per request; nil discards.
 	Logger *slog.Logger
 }
+
+// DefaultBodyMemory is that of [Config.BodyMemory].
+const DefaultBodyMemory = 256 << 20
 
 // An API serves the public and the admin routes.
 type API struct {
@@ -314,7 +317,7 @@ func (c *Config) setDefaults() {
 	c.MaxInFlightPerCaller = cmp.Or(c.MaxInFlightPerCaller, max(1, c.MaxInFlight/4))
 	c.MaxOutput = cmp.Or(c.MaxOutput, 4<<20)
 	c.OutputMemory = cmp.Or(c.OutputMemory, 256<<20)
-	c.BodyMemory = max(cmp.Or(c.BodyMemory, 256<<20), 4*(max(c.MaxExecBody, c.MaxCertificateBody)+bodyChunk))
+	c.BodyMemory = max(cmp.Or(c.BodyMemory, DefaultBodyMemory), 4*BodyMemory(max(c.MaxExecBody, c.MaxCertificateBody)))
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 30*time.Second)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)

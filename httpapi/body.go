@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +17,7 @@ const (
 	freeBody = 64 << 10
 )
 
-// A countedBody takes the memory of a body as it comes in. It is given back when the
-// request has been answered, since what was made of a body may refer to it.
+// A countedBody takes the memory of a body as it comes in.
 type countedBody struct {
 	io.Reader
 	exchange *exchange
@@ -27,12 +27,22 @@ type countedBody struct {
 // Read implements io.Reader.
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	for b.size += int64(n); b.size > freeBody+b.exchange.bodyTaken; {
-		if refused := b.exchange.takeBody(); refused != nil {
-			return 0, refused
-		}
+	b.size += int64(n)
+	if refused := b.exchange.holdBody(b.size); refused != nil {
+		return 0, refused
 	}
 	return n, err
+}
+
+// holdBody takes what is missing of so much memory for the body of the request. It is given back when the
+// request has been answered, since what was made of a body may refer to it.
+func (x *exchange) holdBody(size int64) error {
+	for size > freeBody+x.bodyTaken {
+		if err := x.takeBody(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takeBody takes one more chunk for the request's body.
@@ -65,7 +75,12 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, tooLarge(limit)
 	}
 	x := exchangeFrom(r.Context())
-	body, err := io.ReadAll(&countedBody{Reader: http.MaxBytesReader(w, r.Body, limit), exchange: x})
+	// What the client announces is taken before it is made room for, and then never copied.
+	if err := x.holdBody(r.ContentLength); err != nil {
+		return nil, err
+	}
+	body := bytes.NewBuffer(make([]byte, 0, max(0, r.ContentLength)+bytes.MinRead))
+	_, err := body.ReadFrom(&countedBody{Reader: http.MaxBytesReader(w, r.Body, limit), exchange: x})
 	// The deadline of the body must not stay: net/http goes on reading, to notice
 	// that the client leaves, and would take its end for that.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails in tests only
@@ -73,7 +88,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, bodyError(err, limit)
 	}
 	x.bodyRead = true
-	return body, nil
+	return body.Bytes(), nil
 }
 
 func bodyError(err error, limit int64) error {

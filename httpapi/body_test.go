@@ -14,7 +14,9 @@ import (
 // A caller who sends many large bodies slowly holds no more memory than his part.
 func TestLargeBodiesOfOneCallerAreBoundedTogether(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(cfg *Config) { cfg.BodyMemory = 1 })
+	s := start(t, nil)
+	const all = 4 << 20
+	s.api.bodies = newShare(all, all*3/4) // a body of 900 KiB is charged three times that
 	whole := `{"command":"x","stdin":"` + strings.Repeat("a", 900<<10) + `"}`
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -23,7 +25,6 @@ func TestLargeBodiesOfOneCallerAreBoundedTogether(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		execPath, good, len(whole), whole[:len(whole)-1])
-	all := s.api.cfg.BodyMemory
 	await := func(what string, done func(left int64) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"mime"
 	"net/http"
@@ -28,7 +27,8 @@ func (a *API) readObject(w http.ResponseWriter, r *http.Request, limit int64) (*
 
 // readBody is readObject for clients that mislabel what they send.
 func (a *API) readBody(w http.ResponseWriter, r *http.Request, limit int64) (*object, error) {
-	body, err := ReadBody(w, r, limit)
+	const copies = 2 // the texts of strings, and standard input in base64
+	body, err := ReadJSON(w, r, limit, copies)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func checkJSON(h http.Header) error {
 }
 
 // An object is a JSON object whose fields are taken one by one, each with its
-// type; the first mistake is kept.
+// type; the first mistake is kept. What the fields have is still the body's text.
 type object struct {
 	fields map[string]json.RawMessage
 	known  []string
@@ -60,47 +60,42 @@ func parseObject(data []byte) (*object, error) {
 	if !utf8.Valid(data) {
 		return nil, &requestError{err: errBodyMalformed, detail: "The body is not valid UTF-8."}
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, malformed(data, err)
+	data = bytes.Trim(data, space)
+	if !json.Valid(data) || data[0] != '{' {
+		return nil, malformed(data)
 	}
 	o := &object{fields: make(map[string]json.RawMessage)}
-	for dec.More() {
-		key, err := dec.Token()
+	for key, value := range membersOf(data) {
+		name, err := unquote(key)
 		if err != nil {
-			return nil, malformed(data, err)
-		}
-		name, _ := key.(string) // the key of an object is a string
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return nil, malformed(data, err)
+			return nil, &requestError{err: errBodyMalformed}
 		}
 		if _, twice := o.fields[name]; twice {
 			return nil, &requestError{err: errBodyMalformed, field: shown(name), detail: "The key stands in the object twice."}
 		}
-		o.fields[name] = raw
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, malformed(data, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, &requestError{err: errBodyMalformed, detail: "Something follows the JSON object."}
+		o.fields[name] = value
 	}
 	return o, nil
 }
 
 // malformed says where the body stops being an object; the decoder's text is for the log
 // only.
-func malformed(data []byte, err error) error {
-	e := &requestError{err: errors.Join(errBodyMalformed, err)}
-	// A Decoder's own offsets are not those of the mistake.
-	syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(json.RawMessage)))
+func malformed(data []byte) error {
+	// It looks for syntax alone, and copies nothing.
+	err := json.Unmarshal(data, new(json.RawMessage))
+	e := &requestError{err: errBodyMalformed}
+	if err != nil {
+		e.err = errors.Join(errBodyMalformed, err)
+	}
+	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	switch {
-	case len(bytes.TrimSpace(data)) == 0:
+	case len(data) == 0:
 		e.detail = "The body is empty; it must be a JSON object."
-	case err == nil:
+	case err == nil || data[0] != '{':
 		e.detail = "The body is JSON, but no object."
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case ok && syntax.Offset < int64(len(data)) && json.Valid(data[:syntax.Offset-1]):
+		e.detail = "Something follows the JSON object."
+	case ok && syntax.Offset >= int64(len(data)):
 		e.detail = fmt.Sprintf("The body ends within the JSON object, after %d bytes.", len(data))
 	case ok:
 		e.detail = fmt.Sprintf("The body is no JSON from byte %d on.", syntax.Offset)
@@ -160,15 +155,26 @@ func (o *object) text(field string) string {
 }
 
 func (o *object) asText(field string, raw json.RawMessage) string {
-	var s string
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		o.refuse(field, "The field must be a string.")
-		return ""
-	}
-	if loneSurrogate(raw) {
-		o.refuse(field, "The string has half of a surrogate pair.")
+	s, complaint := asText(raw)
+	if complaint != "" {
+		o.refuse(field, complaint)
 	}
 	return s
+}
+
+// asText is a string, or what is wrong with it.
+func asText(raw json.RawMessage) (s, complaint string) {
+	if raw[0] != '"' {
+		return "", "The field must be a string."
+	}
+	s, err := unquote(raw)
+	switch {
+	case err != nil:
+		return "", "The field must be a string."
+	case loneSurrogate(raw):
+		return s, "The string has half of a surrogate pair."
+	}
+	return s, ""
 }
 
 // texts takes a list of strings; absent is nil.
@@ -177,14 +183,17 @@ func (o *object) texts(field string) []string {
 	if raw == nil {
 		return nil
 	}
-	var items []json.RawMessage
-	if raw[0] != '[' || json.Unmarshal(raw, &items) != nil {
+	if raw[0] != '[' {
 		o.refuse(field, "The field must be a list of strings.")
 		return nil
 	}
-	list := make([]string, len(items))
-	for i, item := range items {
-		list[i] = o.asText(field+"["+strconv.Itoa(i)+"]", item)
+	list := []string{}
+	for _, item := range membersOf(raw) {
+		s, complaint := asText(item)
+		if complaint != "" {
+			o.refuse(field+"["+strconv.Itoa(len(list))+"]", complaint)
+		}
+		list = append(list, s)
 	}
 	return list
 }
@@ -196,13 +205,17 @@ func (o *object) textMap(field string) map[string]string {
 		return nil
 	}
 	inner, err := parseObject(raw)
-	if err != nil {
+	if err != nil { // it names a key twice, or is no object
 		o.refuse(field, "The field must be an object of strings that names no key twice.")
 		return nil
 	}
 	values := make(map[string]string, len(inner.fields))
 	for _, name := range slices.Sorted(maps.Keys(inner.fields)) {
-		values[name] = o.asText(field+"."+name, inner.fields[name])
+		s, complaint := asText(inner.fields[name])
+		if complaint != "" {
+			o.refuse(field+"."+name, complaint)
+		}
+		values[name] = s
 	}
 	return values
 }

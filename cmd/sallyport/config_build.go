@@ -155,8 +155,9 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody, HSTS: p.file.Server.HSTSMaxAge,
 		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
-		Rates:     rates(p.file),
-		MaxOutput: p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
+		Rates:      rates(p.file),
+		BodyMemory: max(httpapi.DefaultBodyMemory, 4*httpapi.BodyMemory(p.file.FirecREST.MaxBody)), // one caller's quarter has room for one
+		MaxOutput:  p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
 		Status: map[string]func() any{}, Mounts: mounts,
 	}
 	// A nil pointer in an interface is not nil: assign only what is there.

@@ -62,10 +62,14 @@ func (c *call) query() *fields {
 	}}
 }
 
+// bodyCopies is how often decoding copies the text of a body: twice into the decoder's
+// buffer while that grows, and into the strings.
+const bodyCopies = 3
+
 // body reads the body, a JSON object of at most Config.MaxBody bytes. Neither the
 // media type nor unknown keys matter.
 func (c *call) body() (*fields, error) {
-	text, err := httpapi.ReadBody(c.w, c.r, c.handler.cfg.MaxBody)
+	text, err := httpapi.ReadJSON(c.w, c.r, c.handler.cfg.MaxBody, bodyCopies)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,6 @@ var (
 	errMethod         = &failure{status: http.StatusMethodNotAllowed, message: "Method Not Allowed", code: "method_not_allowed"}
 	errNoSystem       = &failure{status: http.StatusNotFound, message: "System not found", code: "system_unknown"}
 	errBadJSON        = &failure{status: http.StatusBadRequest, message: "The body is not a JSON object.", code: "body_malformed"}
-	errBodyValues     = &failure{status: http.StatusBadRequest, message: "The body has too many values.", code: "body_malformed"}
 	errSurrogate      = &failure{status: http.StatusBadRequest, message: "The body has half of a surrogate pair.", code: "body_malformed"}
 	errTimedOut       = &failure{status: http.StatusRequestTimeout, message: "Command execution timeout limit exceeded.", code: "timeout"}
 	errOutputTooLarge = &failure{status: http.StatusRequestEntityTooLarge, message: "Command output exceeded buffer limit.", code: "output_too_large"}

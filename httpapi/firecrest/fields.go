@@ -26,9 +26,6 @@ type fields struct {
 }
 
 const (
-	// maxValues bounds the values in a body, on all levels: each takes many times the
-	// memory that its text does.
-	maxValues = 20_000
 	// maxMistakes bounds those that are kept: each is repeated in the answer.
 	maxMistakes = 32
 	// maxShownName bounds the name of a field in an answer, in bytes.
@@ -40,9 +37,6 @@ func parseBody(text []byte) (*fields, error) {
 	if !bytesOfPython(text) {
 		return nil, errSurrogate
 	}
-	if values(text) > maxValues {
-		return nil, errBodyValues
-	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var object map[string]any
@@ -53,25 +47,6 @@ func parseBody(text []byte) (*fields, error) {
 		return nil, errBadJSON
 	}
 	return &fields{location: "body", get: lookup(object)}, nil
-}
-
-// values is at least the number of values in a JSON text: each but the first of a list or
-// an object comes after a comma, and that one after a bracket.
-func values(text []byte) int {
-	n, inString, escaped := 1, false, false
-	for _, c := range text {
-		switch {
-		case escaped:
-			escaped = false
-		case c == '\\':
-			escaped = inString
-		case c == '"':
-			inString = !inString
-		case !inString && (c == ',' || c == '[' || c == '{'):
-			n++
-		}
-	}
-	return n
 }
 
 // lookup finds a key in either spelling.

@@ -49,8 +49,11 @@ func uploadFile(c *call) error {
 	if c.r.ContentLength > u.options.Max+around {
 		return errUploadTooLarge
 	}
-	body := &watchedReader{Reader: httpapi.StreamBody(c.w, c.r, u.options.Max+around)}
+	// A form's headers are kept in memory: all that comes before the file is bounded.
+	preface := &io.LimitedReader{R: httpapi.StreamBody(c.w, c.r, u.options.Max+around), N: around}
+	body := &watchedReader{Reader: preface}
 	part, err := filePart(c.r.Header.Get("Content-Type"), body)
+	preface.N = u.options.Max + around
 	if body.err != nil {
 		return body.err
 	}
