@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,9 +38,15 @@ func newNode(s streams) *cobra.Command {
 
 const nodeSyncLong = `Fetch the manifest of the service, and bring this node's files to the state that
 it describes. The files are changed only if a key in distribution_signers signed
-the manifest, if it is no older than the one that is here, and if this node's own
-ssh-keygen reads each key of the trust file and does not find the active one
-revoked. Each file is replaced by rename; the one before is kept as NAME.prev.
+the manifest, if it is no older than the one that is here and has not ended by this
+node's clock, and if this node's own ssh-keygen reads each key of the trust file and
+does not find the active one revoked. Each file is replaced by rename; the one before
+is kept as NAME.prev. What is in place past its end stays, with a complaint.
+
+A node that has no manifest yet, because it is new or loses its disk at a boot, cannot
+tell an old copy from a new one: give it the version to expect with --at-least. "sallyport
+ca status" prints it on the serving machine, and "sallyport node files" writes it to
+sync.env. Over plain HTTP to another machine such a node installs nothing without it.
 
 Nothing in sshd needs a reload. Exit code 0 means up to date; 1 means that it is
 not, or that the manifest has expired because something on the way is frozen.`
@@ -62,17 +70,45 @@ func nodeFlags(cmd *cobra.Command, s streams) *nodeOptions {
 	return opt
 }
 
+// A versionFlag is the version of a manifest, from 1 to nodesync.MaxVersion; empty means none.
+type versionFlag string
+
+func (v *versionFlag) Type() string   { return "VERSION" }
+func (v *versionFlag) String() string { return string(*v) }
+
+func (v *versionFlag) Set(text string) error {
+	*v = versionFlag(text)
+	_, err := v.version()
+	return err
+}
+
+func (v *versionFlag) version() (int64, error) {
+	if *v == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(string(*v), 10, 64)
+	if err != nil || n < 0 || n > nodesync.MaxVersion || strconv.FormatInt(n, 10) != string(*v) {
+		return 0, usageError{fmt.Errorf("%q is no version of a manifest: a number up to %d, as \"sallyport ca status\" prints it", string(*v), nodesync.MaxVersion)}
+	}
+	return n, nil
+}
+
 func newNodeSync(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sync", Short: "Fetch this node's trust file and revocation list", Long: nodeSyncLong, Args: exactArgs(),
 		Example: "  sallyport node sync --url https://sallyport.example.org",
 	}
 	opt := nodeFlags(cmd, s)
+	least := versionFlag(s.getenv("SALLYPORT_NODE_AT_LEAST"))
+	cmd.Flags().Var(&least, "at-least", "`VERSION` of the manifest below which nothing is installed (environment: SALLYPORT_NODE_AT_LEAST)")
 	verbose := cmd.Flags().BoolP("verbose", "v", false, "say each step before it is taken")
 	form := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := opt.config()
 		if err != nil {
+			return err
+		}
+		if cfg.AtLeast, err = least.version(); err != nil {
 			return err
 		}
 		if *verbose {
@@ -97,7 +133,7 @@ func (opt *nodeOptions) config() (nodesync.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	cfg.Fetch = source.fetch
+	cfg.Fetch, cfg.Exposed = source.fetch, source.exposed
 	if cfg.SSHKeygen, err = exec.LookPath("ssh-keygen"); err != nil {
 		return cfg, fmt.Errorf("ssh-keygen checks what is fetched, and is not here: %w", err)
 	}
@@ -122,8 +158,9 @@ func (opt *nodeOptions) findSSHD() string {
 
 // A nodeSource fetches from a service or from a mirror of it. What it brings is believed for its signature only.
 type nodeSource struct {
-	base string
-	http *http.Client
+	base    string
+	exposed bool // whoever is on the way can answer in the service's place
+	http    *http.Client
 }
 
 func newNodeSource(opt clientOptions) (*nodeSource, error) {
@@ -135,7 +172,8 @@ func newNodeSource(opt clientOptions) (*nodeSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nodeSource{base: strings.TrimSuffix(opt.url, "/"), http: &http.Client{
+	exposed := u.Scheme == "http" && !isLoopback(net.JoinHostPort(u.Hostname(), "80"))
+	return &nodeSource{base: strings.TrimSuffix(opt.url, "/"), exposed: exposed, http: &http.Client{
 		Transport: transport, Timeout: time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil

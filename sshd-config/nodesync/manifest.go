@@ -19,7 +19,8 @@ type Manifest struct {
 	CA string
 	// Version rises with each manifest and is at most MaxVersion. A node never goes back.
 	Version int64
-	// IssuedAt and ExpiresAt have a resolution of one second. After ExpiresAt a node has a complaint, not less trust.
+	// IssuedAt and ExpiresAt have a resolution of one second. From ExpiresAt on a node does not adopt it; one that has has a complaint,
+	// not less trust.
 	IssuedAt, ExpiresAt time.Time
 	// Trust and Revocation are the two files.
 	Trust, Revocation FileSum

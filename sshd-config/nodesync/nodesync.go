@@ -1,17 +1,19 @@
 // Package nodesync brings a CA's trust file and revocation list to a login node, and says what a node has.
 //
 // The guarantee: a node changes its files only for a manifest that a distribution key signed, that is no older than the one it
-// has, and whose files were all checked by the node's own OpenSSH before the first of them is moved. Each file is replaced by
-// rename, so that a reader sees the old bytes or the new ones, also after a crash at any point; a run that was cut short is
-// finished by the next one.
+// has and than the version that it was told to expect, that has not ended by this node's clock, and whose files were all checked
+// by the node's own OpenSSH before the first of them is moved. Each file is replaced by rename, so that a reader sees the old bytes
+// or the new ones, also after a crash at any point; a run that was cut short is finished by the next one. What is in place past its
+// end stays, with a complaint: trust is never removed because of a date, and never taken up past one.
 //
 // The threat is whoever sits between the service and the node: a mirror, a proxy, a stale copy. The signature is end to end, so
-// transport and mirror need no trust. The distribution key is not the CA key: what it signs must hold after the CA was
-// compromised.
+// that none of them can make a manifest, but each can serve an old one. A node with a manifest of its own takes nothing older. A
+// node without (new, or diskless) takes what has not ended yet: at most as old as a manifest lives, and only as well as its clock
+// is right, since a clock in the past makes old copies young. A version to expect (Config.AtLeast) leaves it neither, and over plain
+// HTTP it must be given. The distribution key is not the CA key: what it signs must hold after the CA was compromised.
 //
 // The caveat: the node's own root can do anything here, and whoever holds the distribution key decides whom the nodes trust.
-// A mirror can hold a node on an old state for as long as it likes; the manifest's end makes that visible, no more: trust is
-// never removed because of it.
+// A mirror can hold a node on an old state for as long as it likes; the manifest's end makes that visible, no more.
 //
 // The POSIX shell script beside this package in sshd-config behaves the same; both pass one test-suite (cmd/sallyport).
 package nodesync

@@ -1,7 +1,6 @@
 package nodesync
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,10 @@ type Config struct {
 	Signers string
 	// Fetch reads one of the paths of the service: at most limit bytes, or an error.
 	Fetch func(ctx context.Context, path string, limit int64) ([]byte, error)
+	// AtLeast is the version below which nothing is adopted, for a node that has no manifest to compare with; optional. Exposed says
+	// that whoever is on the way to the service can answer in its place: then a node without a manifest adopts nothing without AtLeast.
+	AtLeast int64
+	Exposed bool
 	// SSHKeygen is the ssh-keygen that belongs to the node's sshd.
 	SSHKeygen string
 	// SSHD is the absolute path of sshd, whose configuration is tested after a change; optional. SSHDConfig is the file to test;
@@ -38,10 +41,14 @@ type Report struct {
 }
 
 var (
-	// ErrReplay says that the service or a mirror offers an older state than the node has.
+	// ErrReplay says that the service or a mirror offers an older state than the node has, or than it was told to expect.
 	ErrReplay = errors.New("the manifest is older than the one of this node")
-	// ErrExpired says that the manifest, although installed, has ended: the service or a mirror is frozen.
+	// ErrExpired says that the manifest has ended: the service or a mirror is frozen. No file was changed.
 	ErrExpired = errors.New("the manifest has expired")
+	// ErrFuture says that the manifest is of a time that this node's clock has not reached. No file was changed.
+	ErrFuture = errors.New("the manifest was issued in the future")
+	// ErrUnpinned says that a node without a manifest was told neither what version to expect nor a way that it can trust.
+	ErrUnpinned = errors.New("this node has no manifest, and nobody says which version to expect")
 	// ErrRunning says that another run holds the folder.
 	ErrRunning = errors.New("another run is at work in this folder")
 
@@ -58,9 +65,9 @@ type release struct {
 // The revocation list before the trust file: a key that comes in must not count before what it must not sign is known.
 func order() []string { return []string{ManifestFile, SignatureFile, RevocationFile, TrustFile} }
 
-// Sync brings the folder to the state that the service offers. Unless the error wraps ErrExpired or comes from the last test of
-// sshd's configuration, an error means that no file that sshd reads was changed, or that the run was cut short and the next one
-// goes on; what is in place is good in both cases.
+// Sync brings the folder to the state that the service offers. Unless the error comes from the last test of sshd's configuration,
+// it means that no file that sshd reads was changed, or that the run was cut short and the next one goes on; what is in place is
+// good in both cases.
 func Sync(ctx context.Context, cfg Config) (Report, error) {
 	unlock, err := lock(cfg.Dir)
 	if err != nil {
@@ -75,28 +82,27 @@ func Sync(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	report := Report{Version: r.manifest.Version, ExpiresAt: r.manifest.ExpiresAt}
-	if err := r.notOlder(cfg.Dir); err != nil {
+	have, err := r.notOlder(cfg)
+	if err != nil {
 		return report, err
 	}
 	stale := r.differing(cfg.Dir)
-	if len(stale) > 0 {
-		if err := r.check(ctx, cfg); err != nil {
+	if err := r.timely(time.Now(), have, len(stale) > 0); err != nil {
+		return report, err
+	}
+	if len(stale) == 0 {
+		return report, nil
+	}
+	if err := r.check(ctx, cfg); err != nil {
+		return report, err
+	}
+	for _, name := range stale {
+		if err := replace(cfg, name, r.files[name]); err != nil {
 			return report, err
 		}
-		for _, name := range stale {
-			if err := replace(cfg, name, r.files[name]); err != nil {
-				return report, err
-			}
-			report.Changed = append(report.Changed, name)
-		}
-		if err := afterwards(ctx, cfg); err != nil {
-			return report, err
-		}
+		report.Changed = append(report.Changed, name)
 	}
-	if time.Now().After(r.manifest.ExpiresAt) {
-		return report, fmt.Errorf("%w on %s: look whether the service or a mirror is frozen", ErrExpired, timeText(r.manifest.ExpiresAt))
-	}
-	return report, nil
+	return report, afterwards(ctx, cfg)
 }
 
 // lock checks the folder and keeps others out of it until the returned function is called or this process ends.
@@ -189,27 +195,4 @@ func (r *release) verify(signers string) error {
 	}
 	r.manifest, err = ParseManifest(r.files[ManifestFile])
 	return err
-}
-
-// notOlder compares with the manifest in place, which root wrote.
-func (r *release) notOlder(dir string) error {
-	path := filepath.Join(dir, ManifestFile)
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	have, err := ParseManifest(text)
-	if err != nil {
-		return fmt.Errorf("%q is damaged, so no version can be compared: %w; find out why, then remove it", path, err)
-	}
-	if r.manifest.Version < have.Version {
-		return fmt.Errorf("%w: version %d is offered, version %d is here", ErrReplay, r.manifest.Version, have.Version)
-	}
-	if r.manifest.Version == have.Version && !bytes.Equal(text, r.files[ManifestFile]) {
-		return fmt.Errorf("%w, or as old: version %d is offered with other content", ErrReplay, have.Version)
-	}
-	return nil
 }
