@@ -20,28 +20,45 @@ func newCAStatus(s streams) *cobra.Command {
 	config := configFlag(cmd, s)
 	form := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withRing(s, *config, func(ring adminRing) error {
-			status, err := ring.RingStatus(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if *form == "json" {
-				return printJSON(s.out, status)
-			}
-			fmt.Fprintf(s.out, "bundle %d of %s, revocation list %d, generation %d\n\n",
-				status.Version, stamp(status.PublishedAt), status.RevocationVersion, status.Generation)
-			if err := printKeys(s, status); err != nil {
-				return err
-			}
-			fmt.Fprintln(s.out)
-			if err := printNodes(s, status); err != nil {
-				return err
-			}
-			fmt.Fprintln(s.out)
-			return printNext(s, status)
-		})
+		ring, err := openRing(s, *config)
+		if err != nil {
+			return err
+		}
+		status, err := ring.RingStatus(cmd.Context())
+		if err != nil {
+			return err
+		}
+		manifest, err := readDistribution(cmd.Context(), ring.file)
+		if err != nil {
+			return err
+		}
+		if *form == "json" {
+			return printJSON(s.out, struct {
+				ca.RingStatus
+				Distribution distributionStatus `json:"distribution"`
+			}{status, manifest})
+		}
+		return printStatus(s, status, manifest)
 	}
 	return cmd
+}
+
+func printStatus(s streams, status ca.RingStatus, manifest distributionStatus) error {
+	fmt.Fprintf(s.out, "bundle %d of %s, revocation list %d, generation %d\n",
+		status.Version, stamp(status.PublishedAt), status.RevocationVersion, status.Generation)
+	if err := printDistribution(s, manifest); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out)
+	if err := printKeys(s, status); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out)
+	if err := printNodes(s, status); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out)
+	return printNext(s, status)
 }
 
 // maxEnded is how many keys of the past one screen shows.

@@ -73,14 +73,22 @@ type adminRing interface {
 // withRing hands use the ring of the running service, or of the data folder while
 // none runs.
 func withRing(s streams, config string, use func(adminRing) error) error {
-	f, err := loadConfig(config, s.getenv)
+	ring, err := openRing(s, config)
 	if err != nil {
 		return err
 	}
-	if !f.CA.Enabled {
-		return errors.New("ca.enabled is false: this service has no CA")
+	return use(ring)
+}
+
+func openRing(s streams, config string) (*eitherRing, error) {
+	f, err := loadConfig(config, s.getenv)
+	if err != nil {
+		return nil, err
 	}
-	return use(&eitherRing{remote: remoteRing{adminClient(f)}, streams: s, file: f})
+	if !f.CA.Enabled {
+		return nil, errors.New("ca.enabled is false: this service has no CA")
+	}
+	return &eitherRing{remote: remoteRing{adminClient(f)}, streams: s, file: f}, nil
 }
 
 // stepOptions are the flags of a step.

@@ -141,7 +141,7 @@ func (p *publisher) publish(ctx context.Context, want nodesync.Manifest) (*signe
 	// Not below the time: after a restore from a backup, nodes must not take the next manifest for an old one.
 	want.Version, want.IssuedAt, want.ExpiresAt = now.Unix(), now, now.Add(manifestLife)
 	if err == nil {
-		have, err := p.read(e.Value)
+		have, err := readManifest(e.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -189,7 +189,7 @@ func (p *publisher) record(ctx context.Context, m nodesync.Manifest, outcome aud
 	return p.audit.Record(ctx, e)
 }
 
-func (p *publisher) read(value []byte) (*signedManifest, error) {
+func readManifest(value []byte) (*signedManifest, error) {
 	s := &signedManifest{}
 	if err := json.Unmarshal(value, s); err != nil {
 		return nil, fmt.Errorf("record %q is damaged: %w", manifestRecord, err)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -26,10 +28,14 @@ owned by root, with your configuration management; then, on each node:
   systemctl start sallyport-node-sync.service
 
 The distribution key must reach the nodes over a way that you trust: whoever
-replaces it decides whom the nodes trust.`
+replaces it decides whom the nodes trust. With it goes the version of the manifest
+that the service publishes now: a node that has none yet takes nothing older. Make
+the files anew after "sallyport ca compromise", for nodes that lose their disk at a
+boot.`
 
 type nodeFilesOptions struct {
 	url, key, program string
+	least             versionFlag
 	config            *string
 }
 
@@ -43,9 +49,10 @@ func newNodeFiles(s streams) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&opt.url, "url", "", "the service as the nodes reach it, or a mirror of it (required)")
 	f.StringVar(&opt.key, "distribution-key", "", "public key file (default: distribution_key.pub in the data folder)")
+	f.Var(&opt.least, "at-least", "`VERSION` of the manifest that the nodes are to expect (default: what the service publishes now)")
 	f.StringVar(&opt.program, "program", "", `path of sallyport on the nodes, such as /usr/local/bin/sallyport (default: a POSIX shell script that is written too)`)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		files, err := opt.files(s)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		files, err := opt.files(cmd.Context(), s)
 		if err != nil {
 			return err
 		}
@@ -78,7 +85,7 @@ var (
 	settingText = regexp.MustCompile(`^[A-Za-z0-9:/?&=._~@%+\[\]-]+$`)
 )
 
-func (opt *nodeFilesOptions) files(s streams) ([]nodeFile, error) {
+func (opt *nodeFilesOptions) files(ctx context.Context, s streams) ([]nodeFile, error) {
 	if u, err := url.Parse(opt.url); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || !settingText.MatchString(opt.url) {
 		return nil, usageError{fmt.Errorf("--url: %q is not a URL such as https://sallyport.example.org", opt.url)}
 	}
@@ -89,11 +96,15 @@ func (opt *nodeFilesOptions) files(s streams) ([]nodeFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	settings, err := opt.settings(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	folder := filepath.Dir(sshdconfig.DefaultTrustedUserCAKeys)
 	service := sshdconfig.NodeSyncService
 	files := []nodeFile{
 		{filepath.Join(folder, nodesync.SignersFile), []byte(nodesync.SignersLine(key)), 0o644},
-		{filepath.Join(folder, "sync.env"), fmt.Appendf(nil, "SALLYPORT_URL=%s\n", opt.url), 0o644},
+		{filepath.Join(folder, "sync.env"), settings, 0o644},
 	}
 	if opt.program == "" {
 		files = append(files, nodeFile{scriptPath, sshdconfig.NodeSyncScript, 0o755})
@@ -103,6 +114,34 @@ func (opt *nodeFilesOptions) files(s streams) ([]nodeFile, error) {
 	return append(files,
 		nodeFile{"/etc/systemd/system/sallyport-node-sync.service", service, 0o644},
 		nodeFile{"/etc/systemd/system/sallyport-node-sync.timer", sshdconfig.NodeSyncTimer, 0o644}), nil
+}
+
+// settings are the variables of a node. A node that is new, or that loses its disk, takes nothing older than the version there.
+func (opt *nodeFilesOptions) settings(ctx context.Context, s streams) ([]byte, error) {
+	text := fmt.Sprintf("SALLYPORT_URL=%s\n", opt.url)
+	least, err := opt.least.version()
+	if err == nil && least == 0 {
+		least, err = opt.published(ctx, s)
+	}
+	switch usage := (usageError{}); {
+	case errors.As(err, &usage):
+		return nil, err
+	case err == nil && least > 0:
+		return fmt.Appendf(nil, "%sSALLYPORT_NODE_AT_LEAST=%d\n", text, least), nil
+	case err == nil:
+		err = errors.New("the service has published no manifest yet")
+	}
+	fmt.Fprintf(s.err, "sallyport: note: no version is pinned (%v): a new node takes an old manifest that has not ended, and over plain HTTP none at all; give --at-least\n", err)
+	return []byte(text), nil
+}
+
+func (opt *nodeFilesOptions) published(ctx context.Context, s streams) (int64, error) {
+	f, err := loadConfig(*opt.config, s.getenv)
+	if err != nil {
+		return 0, err
+	}
+	status, err := readDistribution(ctx, f)
+	return status.Version, err
 }
 
 func (opt *nodeFilesOptions) distributionKey(s streams) (ssh.PublicKey, error) {

@@ -30,6 +30,10 @@ const (
 	followRetry, followRetryMax = time.Second, 30 * time.Second
 )
 
+// errOldList says that a mirror, or whoever answers in the CA's place, brings back an older list: it would let in again whom the CA
+// has revoked since. A CA that was restored from a backup begins above all versions before.
+var errOldList = errors.New("the list is older than the last one")
+
 // FollowConfig says whose revocations are followed.
 type FollowConfig struct {
 	// URL is where the CA serves its revocation list: of a Sallyport, its base and
@@ -163,6 +167,9 @@ func (f *Follower) look(ctx context.Context) (held bool, err error) {
 	list, err := krl.Parse(data)
 	if err != nil {
 		return false, fmt.Errorf("the answer is no revocation list: %w", err)
+	}
+	if f.list != nil && list.Version < f.list.Version {
+		return false, fmt.Errorf("%w: version %d is served, version %d was", errOldList, list.Version, f.list.Version)
 	}
 	f.apply(resp.Header.Get("ETag"), list)
 	return f.tag != "", nil

@@ -90,6 +90,31 @@ func TestAFollowerAppliesEachListAndTheSameOneAgainAfterAWait(t *testing.T) {
 	}
 }
 
+// A mirror that brings back an old list would let in again whom the CA has revoked since.
+func TestTheVersionOfAFollowedListNeverFalls(t *testing.T) {
+	t.Parallel()
+	versions := []uint64{7, 6, 1, 8, 7, 9}
+	asked := 0
+	f, applied := followed(t, func(w http.ResponseWriter, r *http.Request) {
+		if asked == len(versions) { // the next one is held back
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("Preference-Applied", "wait=30")
+		w.Header().Set("ETag", strconv.Quote(strconv.Itoa(asked)))
+		_, _ = w.Write(listOf(t, versions[asked]))
+		asked++
+	})
+	for _, want := range []uint64{7, 8, 9} {
+		if got := <-applied; got != want {
+			t.Errorf("list %d was applied, want %d", got, want)
+		}
+		if got := f.State().Version; got != want {
+			t.Errorf("list %d is in force, want %d", got, want)
+		}
+	}
+}
+
 // A CA says that it holds requests back, and answers each at once.
 func TestAFollowerAsksALyingCANoMoreOftenThanItMust(t *testing.T) {
 	t.Parallel()

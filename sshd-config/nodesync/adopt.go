@@ -56,6 +56,8 @@ func lastManifest(dir string) (Manifest, []byte, error) {
 	return Manifest{}, nil, nil
 }
 
+func (m Manifest) ended(now time.Time) bool { return !now.Before(m.ExpiresAt) }
+
 // timely refuses a manifest that is not of this time. Keeping what stands past its end is one thing, adopting is another: a mirror
 // with an old copy would revive keys that were retired, on every node that has no state.
 func (r *release) timely(now time.Time, have int64, changes bool) error {
@@ -66,7 +68,7 @@ func (r *release) timely(now time.Time, have int64, changes bool) error {
 	case changes:
 		stays = fmt.Sprintf("it is not adopted; this node keeps version %d", have)
 	}
-	if !now.Before(r.manifest.ExpiresAt) {
+	if r.manifest.ended(now) {
 		remedy := "look whether the service or a mirror is frozen, and whether this node's clock is right"
 		if have == 0 {
 			remedy += "; " + pinRemedy

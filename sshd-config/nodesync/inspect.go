@@ -106,8 +106,12 @@ func (i *inspector) manifestFile() {
 		}
 	}
 	until := fmt.Sprintf("version %d, good until %s", m.Version, timeText(m.ExpiresAt))
-	if time.Now().After(m.ExpiresAt) {
+	if m.ended(time.Now()) {
 		i.add("manifest", Bad, until+": it has expired", "see why this node is not served: systemctl status sallyport-node-sync.timer sallyport-node-sync.service")
+		return
+	}
+	if m.IssuedAt.After(time.Now().Add(maxSkew)) {
+		i.add("manifest", Bad, until+": it was issued in the future, on "+timeText(m.IssuedAt), "this node's clock is wrong, so that it would adopt manifests that have ended: see chronyc tracking or timedatectl")
 		return
 	}
 	i.add("manifest", Good, until, "")
