@@ -66,6 +66,7 @@ func (l *Log) flush(next position) error {
 	}
 	l.size += int64(len(l.buf))
 	l.tail = next
+	l.publish(int64(len(l.buf)))
 	return nil
 }
 

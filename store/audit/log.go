@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/store/internal/groupcommit"
@@ -52,6 +53,11 @@ type Log struct {
 	writer   *groupcommit.Writer[*record]
 	close    func() error
 
+	mark      atomic.Pointer[Mark] // the end, for readers
+	written   atomic.Int64
+	listening sync.Mutex
+	listeners []chan<- struct{}
+
 	// Below: of the writer's goroutine alone, once Open has returned.
 
 	head   *headFile
@@ -90,6 +96,7 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	l.publish(0)
 	l.writer = groupcommit.NewSettling(maxBatch, l.commit, headDelay, l.acknowledge)
 	l.close = sync.OnceValue(func() error {
 		l.writer.Close()

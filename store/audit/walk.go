@@ -2,9 +2,7 @@ package audit
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,20 +128,9 @@ func (w *walk) file(number int, isLast bool) error {
 // read returns the next line with its newline, or what there is of it at the end
 // of the file, or the beginning of a line that is too long for a record. It is
 // valid until the next call.
-func (w *walk) read() ([]byte, error) {
-	w.buf = w.buf[:0]
-	for {
-		part, err := w.reader.ReadSlice('\n')
-		w.buf = append(w.buf, part...)
-		switch {
-		case err == nil, errors.Is(err, io.EOF):
-			return w.buf, nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return nil, err
-		case len(w.buf) > maxLineBytes:
-			return w.buf, nil
-		}
-	}
+func (w *walk) read() (line []byte, err error) {
+	w.buf, err = readLine(w.reader, w.buf[:0])
+	return w.buf, err
 }
 
 // line takes one line, or says what is wrong with it.
