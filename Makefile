@@ -21,8 +21,8 @@ demo: build ## run everything on this machine and one command through it
 	bin/sallyport demo --once
 
 test: ## every test, with the race detector, against the real sshd and identity providers
-	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 systemd-analyze:systemd gcc:gcc node:nodejs npm:npm bash:bash busybox:busybox-static curl:curl prometheus:prometheus promtool:prometheus script:bsdutils nsenter:util-linux slurmctld:slurm-wlm slurmdbd:slurmdbd munged:munge mariadbd:mariadb-server /usr/bin/python3:python3-minimal '/usr/lib/*/faketime/libfaketime.so.1:libfaketime'
-	$(GO) test -timeout 40m -run ServerStarts ./internal/fgaserver ./internal/s3server # built once, while nothing else runs
+	@tools/need sshd:openssh-server ssh:openssh-client unshare:util-linux setpriv:util-linux pgrep:procps softhsm2-util:softhsm2 systemd-analyze:systemd gcc:gcc node:nodejs npm:npm bash:bash busybox:busybox-static curl:curl prometheus:prometheus promtool:prometheus script:bsdutils nsenter:util-linux slurmctld:slurm-wlm slurmdbd:slurmdbd munged:munge mariadbd:mariadb-server /usr/bin/python3:python3-minimal '/usr/lib/*/faketime/libfaketime.so.1:libfaketime' rsyslogd:rsyslog '/usr/lib/*/rsyslog/lmnsd_ossl.so:rsyslog-openssl' '/usr/lib/*/rsyslog/lmnsd_gtls.so:rsyslog-gnutls'
+	$(GO) test -timeout 40m -run ServerStarts ./internal/fgaserver ./internal/s3server ./internal/logreceiver # built once, while nothing else runs
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /e2e/failure)
 	$(GO) test -race -timeout 20m ./e2e/failure # alone: it has a machine's worth of its own
 	$(GO) test -timeout 2m -run Thousand ./executor # under the race detector it uses 150 connections

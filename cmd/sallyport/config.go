@@ -172,21 +172,6 @@ type MetricsSection struct {
 	Listen string `key:"listen" check:"listen" example:"127.0.0.1:9464"`
 }
 
-// AuditSection configures the audit log.
-type AuditSection struct {
-	// Folder of the audit files. A relative path starts at data_dir.
-	Dir string `key:"dir" default:"audit"`
-	// Bytes after which a new file is begun; the chain goes on in it.
-	MaxFileBytes int64 `key:"max_file_bytes" default:"67108864" check:"65536..17179869184"`
-	// Write commands in full. By default a record has their SHA-256 and length,
-	// because commands may hold secrets.
-	Commands bool `key:"commands" default:"false"`
-	// What is recorded of file operations. "changes": each change, before it is
-	// made and after it. "reads": also each file opened to be read and each
-	// directory listed. Attributes (stat) are never recorded.
-	Files string `key:"files" default:"reads" check:"reads|changes"`
-}
-
 // IssuerSection configures one identity provider.
 type IssuerSection struct {
 	// Short name, part of key IDs and audit records.

@@ -28,6 +28,7 @@ func (d *decoder) crossCheck(f *File) {
 	d.checkSystems(f.Systems)
 	d.checkFirecREST(f)
 	d.checkCredentials(f)
+	d.checkAudit(f.Audit)
 }
 
 func (d *decoder) checkServer(s ServerSection) {

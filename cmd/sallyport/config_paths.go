@@ -34,6 +34,14 @@ func (f *File) paths() []pathSetting {
 	for i := range f.Issuers {
 		read(&f.Issuers[i].JWKSFile)
 	}
+	for i := range f.Audit.Syslog {
+		s := &f.Audit.Syslog[i]
+		read(&s.TLSCA, &s.TLSCertificate, &s.TLSKey)
+	}
+	for i := range f.Audit.OTLP {
+		s := &f.Audit.OTLP[i]
+		read(&s.TLSCA, &s.TLSCertificate, &s.TLSKey, &s.TokenFile)
+	}
 	for i := range f.StaticKeys {
 		s := &f.StaticKeys[i]
 		read(&s.KeyFile, &s.PassphraseFile, &s.CertificateFile)

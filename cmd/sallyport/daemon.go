@@ -22,6 +22,7 @@ import (
 	"sallyport/metrics"
 	"sallyport/policy"
 	"sallyport/store/audit"
+	"sallyport/store/audit/ship"
 	"sallyport/store/bolt"
 )
 
@@ -41,6 +42,7 @@ type parts struct {
 	file      File
 	log       *slog.Logger
 	audit     *audit.Log
+	shippers  *ship.Shippers
 	metrics   *metrics.Metrics
 	db        *bolt.DB
 	tokens    *identity.Verifier
@@ -66,6 +68,9 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 		return d, err
 	}
 	if err := d.openRecords(p); err != nil {
+		return d, err
+	}
+	if err := d.ship(p); err != nil {
 		return d, err
 	}
 	if p.tokens, err = identity.New(identityConfig(f, log)); err != nil {
@@ -102,16 +107,21 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 
 // recorder is the audit log as those see it who record in it.
 func (p *parts) recorder() audit.Recorder {
-	if p.metrics == nil {
-		return p.audit
+	var recorder audit.Recorder = p.audit
+	if p.shippers != nil {
+		recorder = p.shippers.Recorder(recorder)
 	}
-	return p.metrics.Recorder(p.audit)
+	if p.metrics == nil {
+		return recorder
+	}
+	return p.metrics.Recorder(recorder)
 }
 
 // measure has every part looked at by whoever scrapes.
 func (d *daemon) measure(p *parts) {
 	p.metrics.HTTP(d.api.Load)
 	p.metrics.Tokens(p.tokens.Stats)
+	p.metrics.Shipping(p.shippers.Status)
 	if d.executor != nil {
 		p.metrics.Executor(d.executor.Stats)
 	}

@@ -59,8 +59,8 @@ func tlsProblem(err error) bool {
 	return ok
 }
 
-// loopback says whether a host is this machine, by its address.
+// loopback says whether a host is this machine.
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
