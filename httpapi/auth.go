@@ -73,11 +73,29 @@ func (a *API) authorize(r *http.Request, operation string, caller identity.Ident
 		}
 		return caller, err
 	}
+	exchangeFrom(r.Context()).listed = func(system string) (bool, error) {
+		of := act
+		of.System = system
+		err := a.cfg.Policy.Authorize(r.Context(), caller, of)
+		if errors.Is(err, policy.ErrDenied) {
+			return false, nil
+		}
+		return err == nil, err
+	}
 	may, err := a.cfg.Policy.MayRunCommands(r.Context(), caller, act)
 	if !may {
 		caller = caller.Narrowed()
 	}
 	return caller, err
+}
+
+// Listed says whether the call of ctx, which shows several systems, may show one: the
+// policy is asked about it again with the system. What it denies is left out in silence.
+func Listed(ctx context.Context, system string) (bool, error) {
+	if ask := exchangeFrom(ctx).listed; ask != nil {
+		return ask(system)
+	}
+	return true, nil
 }
 
 // actOf is what a request asks for.

@@ -198,11 +198,17 @@ func viewOf(s executor.SystemInfo) systemView {
 	}
 }
 
-// systems is GET /v1/systems.
+// systems is GET /v1/systems: those that the caller may use, and the policy lets them see.
 func (a *API) systems(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
 	views := []systemView{}
 	for _, s := range a.cfg.Commands.Systems(caller) {
-		views = append(views, viewOf(s))
+		listed, err := Listed(r.Context(), s.Name)
+		if err != nil {
+			return err
+		}
+		if listed {
+			views = append(views, viewOf(s))
+		}
 	}
 	writeJSON(w, http.StatusOK, struct {
 		Systems []systemView `json:"systems"`

@@ -38,6 +38,8 @@ type exchange struct {
 	maxOutput int64
 	// mount, if set, writes the errors.
 	mount Mounted
+	// listed says whether the policy allows the call for a system too; nil if there is none.
+	listed func(system string) (bool, error)
 }
 
 type exchangeKey struct{}

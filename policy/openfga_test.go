@@ -51,7 +51,23 @@ func TestARealServerDecides(t *testing.T) {
 	want("a relation", "compute.list", "daint", "")
 	want("a relation to another system", "compute.list", "eiger", "openfga")
 	want("a rule denies first", "exec", "daint", "no-exec")
-	want("no system", "compute.list", "", "")
+	want("no system", "compute.list", "", "openfga")
+	want("an unknown system", "compute.list", "dain", "openfga")
+	want("a system in another case", "compute.list", "Daint", "openfga")
+	want("a certificate", "certificates.issue", "", "openfga")
+	for _, relation := range []string{"member", "certificate_holder"} {
+		if err := s.Relate(t.Context(), "alice", relation); err != nil {
+			t.Fatal(err)
+		}
+		want("no system, and "+relation, "compute.list", "", "")
+		want("a certificate, and "+relation, "certificates.issue", "", map[string]string{"member": "openfga"}[relation])
+		want("another system, and "+relation, "compute.list", "eiger", "openfga")
+	}
+	if err := s.Unrelate(t.Context(), "alice", "member"); err != nil {
+		t.Fatal(err)
+	}
+	want("no system, and a certificate alone", "compute.list", "", "openfga")
+	want("a certificate, and no member", "certificates.issue", "", "")
 	if err := s.Revoke(t.Context(), "alice", "daint"); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +82,20 @@ func TestARealServerDecides(t *testing.T) {
 		if allowed, err := newOpenFGA(t, wrong).Check(t.Context(), "alice", "daint"); allowed || err == nil || strings.Contains(err.Error(), wrong.Token) {
 			t.Errorf("wrong %s: %v, %v", name, allowed, err)
 		}
+	}
+	if err := newOpenFGA(t, cfg).Probe(t.Context(), []string{"daint"}); err != nil {
+		t.Errorf("a whole model: %v", err)
+	}
+	old := cfg
+	if old.Model, err = s.Define(t.Context(), fgaserver.OldModel); err != nil {
+		t.Fatal(err)
+	}
+	before := newOpenFGA(t, old)
+	if err := before.Probe(t.Context(), []string{"daint"}); err == nil || !strings.Contains(err.Error(), `"certificate_holder" to "service:sallyport"`) || strings.Contains(err.Error(), `"system:daint"`) {
+		t.Errorf("a model without the service: %v", err)
+	}
+	if _, err := newPolicy(t, policy.Config{Relations: before}).Explain(t.Context(), alice, policy.Act{Operation: "certificates.issue"}); !errors.Is(err, policy.ErrUnavailable) {
+		t.Errorf("a question that the model does not know: %v", err)
 	}
 	if err := s.Freeze(); err != nil {
 		t.Fatal(err)
@@ -176,6 +206,7 @@ func TestAServerMustBeNamedRight(t *testing.T) {
 		"url": {URL: "fga.example.org", Store: store}, "user in url": {URL: "https://a:b@fga", Store: store},
 		"store": {URL: "https://fga", Store: "x/../y"}, "model": {URL: "https://fga", Store: store, Model: "latest"},
 		"relation": {URL: "https://fga", Store: store, Relation: "a b"}, "type": {URL: "https://fga", Store: store, UserType: "user:x"},
+		"service": {URL: "https://fga", Store: store, Service: "a:b"}, "certificate relation": {URL: "https://fga", Store: store, CertificateRelation: "*"},
 		"time": {URL: "https://fga", Store: store, Remember: -1},
 	} {
 		if _, err := policy.NewOpenFGA(cfg); err == nil {

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"sallyport/identity"
 )
@@ -32,6 +33,10 @@ var (
 	// ErrUnavailable says that no decision could be had. Nothing is allowed then.
 	ErrUnavailable = errors.New("no decision could be had")
 )
+
+// certificates begins the names of operations that give certificates. Those are good on
+// every system, so that they have a relation of their own.
+const certificates = "certificates."
 
 // A DeniedError says which rule denied a request.
 type DeniedError struct {
@@ -85,7 +90,7 @@ type Config struct {
 	Operations, Systems []string
 	// Powers are the operations of which one is enough to run commands.
 	Powers []Power
-	// Relations, if set, is asked about each request for a system that the rules allow.
+	// Relations, if set, is asked about each request that the rules allow.
 	Relations *OpenFGA
 }
 
@@ -136,11 +141,7 @@ func (p *Policy) authorize(ctx context.Context, caller Caller, act Act) error {
 	if err := p.decide(caller, act); err != nil {
 		return err
 	}
-	// What names no system that exists is refused elsewhere, and is no object of a relation.
-	if p.relations == nil || !slices.Contains(p.systems, act.System) {
-		return nil
-	}
-	allowed, err := p.relations.Check(ctx, caller.User, act.System)
+	allowed, err := p.related(ctx, caller.User, act)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -148,6 +149,30 @@ func (p *Policy) authorize(ctx context.Context, caller Caller, act Act) error {
 		return &DeniedError{Rule: "openfga"}
 	}
 	return nil
+}
+
+// related goes by the relations alone. What names no system that exists is no object of
+// any, so it is refused unasked, in the same words as a system that the caller may not use.
+func (p *Policy) related(ctx context.Context, login string, act Act) (bool, error) {
+	switch {
+	case p.relations == nil:
+		return true, nil
+	case act.System == "" && strings.HasPrefix(act.Operation, certificates):
+		return p.relations.CheckCertificate(ctx, login)
+	case act.System == "":
+		return p.relations.CheckService(ctx, login)
+	case !slices.Contains(p.systems, act.System):
+		return false, nil
+	}
+	return p.relations.Check(ctx, login, act.System)
+}
+
+// Probe says what of the OpenFGA server's model keeps it from deciding; nil without one.
+func (p *Policy) Probe(ctx context.Context) error {
+	if p.relations == nil {
+		return nil
+	}
+	return p.relations.Probe(ctx, p.systems)
 }
 
 // decide goes by the rules alone.

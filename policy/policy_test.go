@@ -12,7 +12,7 @@ import (
 
 func newPolicy(t *testing.T, cfg policy.Config) *policy.Policy {
 	t.Helper()
-	cfg.Operations = []string{"exec", "compute.list", "compute.submit", "filesystem.ls"}
+	cfg.Operations = []string{"exec", "compute.list", "compute.submit", "filesystem.ls", "certificates.issue"}
 	cfg.Systems = []string{"daint", "eiger"}
 	p, err := policy.New(cfg)
 	if err != nil {

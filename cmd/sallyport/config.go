@@ -105,7 +105,7 @@ type PolicySection struct {
 	GroupsClaim string `key:"groups_claim" default:"groups" example:"realm_access.roles"`
 	// A rule. Of several the first that matches counts, alone. Repeat the table for more.
 	Rules []PolicyRuleSection `key:"rules"`
-	// A server that is asked about each call for a system that the rules allow.
+	// A server that is asked about each call that the rules allow.
 	OpenFGA OpenFGASection `key:"openfga"`
 }
 
@@ -130,29 +130,6 @@ type PolicyRuleSection struct {
 	When string `key:"when" example:"claims.acr == 'mfa'"`
 	// What a caller is told whom the rule denies.
 	Message string `key:"message" example:"Guests may look at files and no more."`
-}
-
-// OpenFGASection configures an OpenFGA server.
-type OpenFGASection struct {
-	// Its address; empty means that there is none. It is asked whether
-	// USER_TYPE:LOGIN has RELATION to OBJECT_TYPE:SYSTEM. Nothing is allowed while it
-	// does not answer.
-	URL string `key:"url" check:"url" example:"https://openfga.example.org"`
-	// Ids of the store, and of the authorization model if it is not to be the latest.
-	Store string `key:"store" example:"01JQ3V0000000000000000STRE"`
-	Model string `key:"model" example:"01JQ3V0000000000000000MDEL"`
-	// File with the token that the server wants, mode 0600. Callers' tokens are never
-	// sent. A relative path starts at the folder of the configuration file.
-	TokenFile string `key:"token_file" example:"/etc/sallyport/openfga.token"`
-	// The question.
-	Relation   string `key:"relation" default:"member"`
-	UserType   string `key:"user_type" default:"user"`
-	ObjectType string `key:"object_type" default:"system"`
-	// How long an answer may take.
-	Timeout time.Duration `key:"timeout" default:"1s" check:"10ms..30s"`
-	// How long a yes is believed, and so how late a relation that was taken away bites;
-	// 0s asks each time. A no is never remembered.
-	Remember time.Duration `key:"remember" default:"10s" check:"0s..5m"`
 }
 
 // LogSection configures logging.

@@ -94,6 +94,7 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 	if p.policy, err = d.openPolicy(f); err != nil {
 		return d, err
 	}
+	d.probePolicy(p)
 	mounts, err := d.mounts(p)
 	if err != nil {
 		return d, err

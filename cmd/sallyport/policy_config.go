@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"sallyport/httpapi"
@@ -53,6 +55,7 @@ func policyConfig(f File) policy.Config {
 func openfgaConfig(s OpenFGASection) policy.OpenFGAConfig {
 	return policy.OpenFGAConfig{
 		URL: s.URL, Store: s.Store, Model: s.Model, Relation: s.Relation, UserType: s.UserType, ObjectType: s.ObjectType,
+		ServiceType: s.ServiceType, Service: s.Service, ServiceRelation: s.ServiceRelation, CertificateRelation: s.CertificateRelation,
 		Timeout: s.Timeout, Remember: s.Remember,
 	}
 }
@@ -112,6 +115,20 @@ func (d *daemon) openPolicy(f File) (*policy.Policy, error) {
 		cfg.Relations = relations
 	}
 	return policy.New(cfg)
+}
+
+// probePolicy has the OpenFGA server asked once what it will be asked, so that a model
+// which lacks something is told in the log before somebody is refused. The service starts
+// all the same: login nodes need its files.
+func (d *daemon) probePolicy(p *parts) {
+	if p.policy == nil {
+		return
+	}
+	d.background(func(ctx context.Context) {
+		if err := p.policy.Probe(ctx); err != nil && ctx.Err() == nil {
+			p.log.Error("policy.openfga cannot decide, so that calls are refused (policy_unavailable); docs/policy.md has the model that it needs", slog.Any("error", err))
+		}
+	})
 }
 
 // checkOpenFGA reads the token; nothing is sent.

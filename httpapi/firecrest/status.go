@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/executor"
+	"sallyport/httpapi"
 	"sallyport/httpapi/firecrest/scheduler"
 )
 
@@ -143,12 +144,20 @@ func (h *Handler) transferService() any {
 	}
 }
 
-// systems is GET /status/systems: those that the caller may use.
+// systems is GET /status/systems: those that the caller may use, and the policy lets them see.
 func systems(c *call) error {
 	views, probes := []systemView{}, c.handler.probes(c.r.Context())
 	for _, name := range c.handler.names {
 		s := c.handler.systems[name]
-		if info, err := c.handler.cfg.Commands.System(c.caller, s.Name); err == nil {
+		info, err := c.handler.cfg.Commands.System(c.caller, s.Name)
+		if err != nil {
+			continue
+		}
+		listed, err := httpapi.Listed(c.r.Context(), s.Name)
+		if err != nil {
+			return err
+		}
+		if listed {
 			views = append(views, c.handler.view(s, info, probes[s.Name]))
 		}
 	}

@@ -1,5 +1,5 @@
-// Package fgaserver starts a real OpenFGA server on loopback ports, with a model of
-// which users are members of which systems, for tests. It is built from its pinned
+// Package fgaserver starts a real OpenFGA server on loopback ports, with the model of
+// docs/policy.md, for tests. It is built from its pinned
 // source when it is missing, which needs the Go module proxy the first time.
 package fgaserver
 
@@ -88,8 +88,17 @@ func freeAddresses(ctx context.Context) (addresses [2]string, err error) {
 	return addresses, nil
 }
 
-// model says that users are members of systems (OpenFGA's JSON syntax, schema 1.1).
+// model is that of docs/policy.md (OpenFGA's JSON syntax, schema 1.1): users are members
+// of systems and of the service, and may have certificates.
 const model = `{"schema_version": "1.1", "type_definitions": [{"type": "user"}, {"type": "system",
+	"relations": {"member": {"this": {}}},
+	"metadata": {"relations": {"member": {"directly_related_user_types": [{"type": "user"}]}}}}, {"type": "service",
+	"relations": {"member": {"this": {}}, "certificate_holder": {"this": {}}},
+	"metadata": {"relations": {"member": {"directly_related_user_types": [{"type": "user"}]},
+		"certificate_holder": {"directly_related_user_types": [{"type": "user"}]}}}}]}`
+
+// OldModel is one without the service: that of sites before it was asked about.
+const OldModel = `{"schema_version": "1.1", "type_definitions": [{"type": "user"}, {"type": "system",
 	"relations": {"member": {"this": {}}},
 	"metadata": {"relations": {"member": {"directly_related_user_types": [{"type": "user"}]}}}}]}`
 
@@ -113,26 +122,42 @@ func (s *Server) prepare(ctx context.Context) error {
 		}
 	}
 	s.Store = store.ID
+	var err error
+	s.Model, err = s.Define(ctx, model)
+	return err
+}
+
+// Define makes another model the latest, and returns its id.
+func (s *Server) Define(ctx context.Context, model string) (string, error) {
 	var made struct {
 		ID string `json:"authorization_model_id"`
 	}
 	err := s.post(ctx, "/stores/"+s.Store+"/authorization-models", model, &made)
-	s.Model = made.ID
-	return err
+	return made.ID, err
 }
 
 // Grant makes a user a member of a system, Revoke ends that.
 func (s *Server) Grant(ctx context.Context, user, system string) error {
-	return s.write(ctx, "writes", user, system)
+	return s.write(ctx, "writes", user, "member", "system:"+system)
 }
 
 // Revoke undoes Grant.
 func (s *Server) Revoke(ctx context.Context, user, system string) error {
-	return s.write(ctx, "deletes", user, system)
+	return s.write(ctx, "deletes", user, "member", "system:"+system)
 }
 
-func (s *Server) write(ctx context.Context, what, user, system string) error {
-	body := fmt.Sprintf(`{%q: {"tuple_keys": [{"user": "user:%s", "relation": "member", "object": "system:%s"}]}}`, what, user, system)
+// Relate gives a user a relation to the service, Unrelate takes it.
+func (s *Server) Relate(ctx context.Context, user, relation string) error {
+	return s.write(ctx, "writes", user, relation, "service:sallyport")
+}
+
+// Unrelate undoes Relate.
+func (s *Server) Unrelate(ctx context.Context, user, relation string) error {
+	return s.write(ctx, "deletes", user, relation, "service:sallyport")
+}
+
+func (s *Server) write(ctx context.Context, what, user, relation, object string) error {
+	body := fmt.Sprintf(`{%q: {"tuple_keys": [{"user": "user:%s", "relation": %q, "object": %q}]}}`, what, user, relation, object)
 	return s.post(ctx, "/stores/"+s.Store+"/write", body, &struct{}{})
 }
 
