@@ -41,7 +41,9 @@ type Files struct {
 	via      backend
 	channel  *filesChannel // nil: by commands
 	leave    func()
-	closed   atomic.Bool
+	closed   *atomic.Bool
+	fence    *Fence // nil: any path
+	resolved *resolvedFolders
 }
 
 // Files returns the caller's files on a system. The errors are those of
@@ -65,7 +67,7 @@ func (e *Executor) files(ctx context.Context, caller identity.Identity, name str
 	if err != nil {
 		return nil, err
 	}
-	f := &Files{executor: e, system: s, caller: caller}
+	f := &Files{executor: e, system: s, caller: caller, closed: new(atomic.Bool)}
 	f.channel, err = e.shareChannel(ctx, s, caller)
 	switch {
 	case errors.Is(err, errNoSFTP) && caller.Narrow():
@@ -148,6 +150,8 @@ type ListOptions struct {
 	// Max is the greatest number of entries; one more ends the listing with
 	// ErrFileLimit. 0 means MaxListing.
 	Max int
+	// inside says whether Follow may describe what is there; nil: all.
+	inside func(real, listed string) bool
 }
 
 // A backend is one of the ways to the files of a node. Paths are not checked there.
@@ -155,8 +159,12 @@ type backend interface {
 	stat(ctx context.Context, path string, follow bool) (FileInfo, error)
 	readLink(ctx context.Context, path string) (string, error)
 	realPath(ctx context.Context, path string) (string, error)
-	list(ctx context.Context, path string, o ListOptions, yield func(FileInfo) error) error
-	open(ctx context.Context, path string) (content, error)
+	// resolve begins to find the absolute paths without links. Of a path that cannot be
+	// followed to its end, the rest stands behind what could be ("realpath -m").
+	resolve(ctx context.Context, paths ...string) func() ([]string, error)
+	// list and open call where, before they give anything away, for the path that counts.
+	list(ctx context.Context, path string, where locator, o ListOptions, yield func(FileInfo) error) error
+	open(ctx context.Context, path string, where locator, fenced bool) (content, error)
 	space(ctx context.Context, path string) (sftp.Space, error)
 	names(ctx context.Context, uids, gids []uint32) (users, groups map[uint32]string, err error)
 	// create makes a new file and has it on the disk when it returns. The node's
@@ -183,7 +191,12 @@ type content interface {
 func (f *Files) Stat(ctx context.Context, path string, follow bool) (FileInfo, error) {
 	var info FileInfo
 	err := f.look(ctx, "stat", path, func() (err error) {
+		where := f.ahead(ctx, path, follow)
 		info, err = f.via.stat(ctx, path, follow)
+		if _, outside := where(); outside != nil {
+			info = FileInfo{}
+			return outside
+		}
 		info.Name = path
 		return err
 	})
@@ -194,7 +207,11 @@ func (f *Files) Stat(ctx context.Context, path string, follow bool) (FileInfo, e
 func (f *Files) StatFull(ctx context.Context, path string, follow bool) (FileInfo, error) {
 	var info FileInfo
 	err := f.lookBy(ctx, "stat", path, byItself, func() (err error) {
-		absolute, err := f.absolute(ctx, path)
+		found, err := f.locate(ctx, path, follow)
+		if err != nil {
+			return err
+		}
+		absolute, err := f.absolute(ctx, found)
 		if err != nil {
 			return err
 		}
@@ -224,7 +241,12 @@ func (f *Files) commands() *byCommand {
 func (f *Files) ReadLink(ctx context.Context, path string) (string, error) {
 	var target string
 	err := f.look(ctx, "readlink", path, func() (err error) {
+		where := f.ahead(ctx, path, false)
 		target, err = f.via.readLink(ctx, path)
+		if _, outside := where(); outside != nil {
+			target = ""
+			return outside
+		}
 		return err
 	})
 	return target, err
@@ -235,6 +257,9 @@ func (f *Files) ReadLink(ctx context.Context, path string) (string, error) {
 func (f *Files) RealPath(ctx context.Context, path string) (string, error) {
 	var found string
 	err := f.look(ctx, "realpath", path, func() (err error) {
+		if _, err := f.locate(ctx, path, true); err != nil {
+			return err
+		}
 		found, err = f.via.realPath(ctx, path)
 		return err
 	})
@@ -248,7 +273,11 @@ type Space = sftp.Space
 func (f *Files) Space(ctx context.Context, path string) (Space, error) {
 	var space Space
 	err := f.look(ctx, "statvfs", path, func() (err error) {
-		space, err = f.via.space(ctx, path)
+		found, err := f.locate(ctx, path, true)
+		if err != nil {
+			return err
+		}
+		space, err = f.via.space(ctx, found)
 		return err
 	})
 	return space, err
@@ -262,7 +291,8 @@ func (f *Files) List(ctx context.Context, path string, o ListOptions, yield func
 	}
 	count := 0
 	return f.read(ctx, "list", path, changeTogether, func() error {
-		return f.via.list(ctx, path, o, func(i FileInfo) error {
+		o.inside = f.inside
+		return f.via.list(ctx, path, f.ahead(ctx, path, true), o, func(i FileInfo) error {
 			if count++; count > o.Max {
 				return &FileError{Op: "list", Path: path, Err: ErrFileLimit}
 			}
@@ -283,7 +313,7 @@ type File struct {
 func (f *Files) Open(ctx context.Context, path string) (*File, error) {
 	var c content
 	err := f.read(ctx, "read", path, lookTogether, func() (err error) {
-		c, err = f.via.open(ctx, path)
+		c, err = f.via.open(ctx, path, f.ahead(ctx, path, true), f.fence != nil)
 		return err
 	})
 	if err != nil {

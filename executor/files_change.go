@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -37,11 +38,15 @@ func octal(bits uint32) string { return "0" + strconv.FormatUint(uint64(bits&per
 // then it is no error that path is a directory already. The zero mode is 0777. The
 // node's umask applies to both.
 func (f *Files) Mkdir(ctx context.Context, path string, mode Mode, parents bool) error {
-	return f.change(ctx, operation{name: "mkdir", path: path, detail: mode.detail()}, func(map[string]string) error {
-		if !parents {
-			return f.via.mkdir(ctx, path, mode.wish())
+	return f.change(ctx, operation{name: "mkdir", path: path, detail: mode.detail()}, func(end map[string]string) error {
+		found, err := f.placed(ctx, path, false, end)
+		switch {
+		case err != nil:
+			return err
+		case !parents:
+			return f.via.mkdir(ctx, found, mode.wish())
 		}
-		return f.mkdirAll(ctx, path, mode.wish())
+		return f.mkdirAll(ctx, found, mode.wish())
 	})
 }
 
@@ -71,11 +76,24 @@ func (f *Files) mkdirAll(ctx context.Context, name string, mode *uint32) error {
 	return err
 }
 
+// placed is locate for the path of a change; the record of its end says where that was.
+func (f *Files) placed(ctx context.Context, name string, follow bool, end map[string]string) (string, error) {
+	found, err := f.locate(ctx, name, follow)
+	if err == nil && found != name && f.fence != nil {
+		end["resolved"] = found
+	}
+	return found, err
+}
+
 // Chmod sets the permissions of what path refers to, through links. bits are those
 // of 07777.
 func (f *Files) Chmod(ctx context.Context, path string, bits uint32) error {
-	return f.change(ctx, operation{name: "chmod", path: path, detail: Permissions(bits).detail()}, func(map[string]string) error {
-		return f.via.chmod(ctx, path, bits&permissions)
+	return f.change(ctx, operation{name: "chmod", path: path, detail: Permissions(bits).detail()}, func(end map[string]string) error {
+		found, err := f.placed(ctx, path, true, end)
+		if err != nil {
+			return err
+		}
+		return f.via.chmod(ctx, found, bits&permissions)
 	})
 }
 
@@ -88,8 +106,12 @@ func (f *Files) Chown(ctx context.Context, path string, uid, gid *uint32) error 
 			d[name] = strconv.FormatUint(uint64(*id), 10)
 		}
 	}
-	return f.change(ctx, operation{name: "chown", path: path, detail: d}, func(map[string]string) error {
-		info, err := f.via.stat(ctx, path, true)
+	return f.change(ctx, operation{name: "chown", path: path, detail: d}, func(end map[string]string) error {
+		found, err := f.placed(ctx, path, true, end)
+		if err != nil {
+			return err
+		}
+		info, err := f.via.stat(ctx, found, true)
 		if err != nil {
 			return err
 		}
@@ -99,17 +121,26 @@ func (f *Files) Chown(ctx context.Context, path string, uid, gid *uint32) error 
 		if gid == nil {
 			gid = &info.GID
 		}
-		return f.via.chown(ctx, path, *uid, *gid)
+		return f.via.chown(ctx, found, *uid, *gid)
 	})
 }
 
-// Symlink makes link point to target, which need not exist.
+// Symlink makes link point to target, which need not exist. Within a fence both must lie
+// there.
 func (f *Files) Symlink(ctx context.Context, target, link string) error {
 	if err := checkPath("symlink", target); err != nil {
 		return err
 	}
 	return f.change(ctx, operation{name: "symlink", path: link, detail: map[string]string{"target": target}}, func(map[string]string) error {
-		return f.via.symlink(ctx, target, link)
+		to := target
+		if !path.IsAbs(to) {
+			to = join(parent(link), to)
+		}
+		found, err := f.find(ctx, Place{Path: link}, Place{to, true})()
+		if err != nil {
+			return err
+		}
+		return f.via.symlink(ctx, target, found[0])
 	})
 }
 
@@ -120,21 +151,25 @@ func (f *Files) Rename(ctx context.Context, from, to string) error {
 		return err
 	}
 	return f.change(ctx, operation{name: "rename", path: from, detail: map[string]string{"target": to}}, func(map[string]string) error {
-		return f.via.rename(ctx, from, to)
+		found, err := f.find(ctx, Place{Path: from}, Place{Path: to})()
+		if err != nil {
+			return err
+		}
+		return f.via.rename(ctx, found[0], found[1])
 	})
 }
 
 // Remove removes a file, a link or an empty directory.
 func (f *Files) Remove(ctx context.Context, path string) error {
-	return f.change(ctx, operation{name: "remove", path: path}, func(map[string]string) error {
-		info, err := f.via.stat(ctx, path, false)
+	return f.change(ctx, operation{name: "remove", path: path}, func(end map[string]string) error {
+		found, info, err := f.doomed(ctx, path, end)
 		switch {
 		case err != nil:
 			return err
 		case info.IsDir():
-			return f.via.rmdir(ctx, path)
+			return f.via.rmdir(ctx, found)
 		}
-		return f.via.remove(ctx, path)
+		return f.via.remove(ctx, found)
 	})
 }
 
@@ -143,18 +178,46 @@ func (f *Files) Remove(ctx context.Context, path string) error {
 // SFTP has, and somebody else who may write there could put a link in the place of a
 // directory between two requests. It takes as long as a command may.
 func (f *Files) RemoveAll(ctx context.Context, path string) error {
-	return f.change(ctx, operation{name: "remove_all", path: path, command: true}, func(map[string]string) error {
-		info, err := f.via.stat(ctx, path, false)
+	return f.change(ctx, operation{name: "remove_all", path: path, command: true}, func(end map[string]string) error {
+		found, info, err := f.doomed(ctx, path, end)
 		switch {
 		case err != nil:
 			return err
 		case info.IsDir():
-			absolute, err := f.absolute(ctx, path)
+			absolute, err := f.absolute(ctx, found)
 			if err != nil {
 				return err
 			}
 			return f.commands().removeAll(ctx, absolute)
 		}
-		return f.via.remove(ctx, path)
+		return f.via.remove(ctx, found)
 	})
+}
+
+// doomed finds what is to be removed. Within a fence none of its folders is.
+func (f *Files) doomed(ctx context.Context, name string, end map[string]string) (string, FileInfo, error) {
+	if f.fence == nil {
+		info, err := f.via.stat(ctx, name, false)
+		return name, info, err
+	}
+	bare := strings.TrimRight(name, "/")
+	if _, base := splitLast(bare); base == "" {
+		return "", FileInfo{}, &FileError{Err: ErrInvalidPath, Detail: "a folder is not removed by this name"}
+	}
+	found, err := f.placed(ctx, bare, false, end)
+	if err != nil {
+		return "", FileInfo{}, err
+	}
+	whole, err := f.Whole(ctx, found)
+	if err == nil && whole {
+		err = &FileError{Err: ErrPermission, Detail: "a whole folder of the fence is not removed"}
+	}
+	if err != nil {
+		return "", FileInfo{}, err
+	}
+	info, err := f.via.stat(ctx, found, false)
+	if err == nil && bare != name && !info.IsDir() { // a slash after it says that it is one
+		err = &FileError{Err: ErrNotDirectory}
+	}
+	return found, info, err
 }

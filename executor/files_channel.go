@@ -82,6 +82,8 @@ type filesChannel struct {
 	closed chan struct{} // closed when the node has closed the channel too
 	client *sftp.Client
 
+	folders resolvedFolders
+
 	users int
 	idle  time.Time // since when it has no users
 	timer *time.Timer

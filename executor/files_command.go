@@ -176,7 +176,11 @@ func (b *byCommand) space(ctx context.Context, path string) (sftp.Space, error) 
 	return sftp.Space{Size: n[0] * n[1], Free: n[0] * n[2], Available: n[0] * n[3], Files: n[4], FilesFree: n[5]}, nil
 }
 
-func (b *byCommand) list(ctx context.Context, path string, o ListOptions, yield func(FileInfo) error) error {
+func (b *byCommand) list(ctx context.Context, _ string, where locator, o ListOptions, yield func(FileInfo) error) error {
+	path, err := where()
+	if err != nil {
+		return err
+	}
 	info, err := b.stat(ctx, path, true)
 	if err != nil {
 		return err
@@ -230,8 +234,15 @@ func (b *byCommand) list(ctx context.Context, path string, o ListOptions, yield 
 // follow describes what a link points to.
 func (b *byCommand) follow(ctx context.Context, dir string, link FileInfo, o ListOptions, yield func(FileInfo) error) error {
 	info, err := b.stat(ctx, join(dir, link.Name), true)
+	hidden := false
+	if err == nil && o.inside != nil {
+		var real []string
+		if real, err = b.resolve(ctx, join(dir, link.Name))(); err == nil {
+			hidden = !o.inside(real[0], dir)
+		}
+	}
 	switch {
-	case isFileError(err):
+	case hidden, isFileError(err):
 		info = link
 	case err != nil:
 		return err
@@ -243,7 +254,11 @@ func (b *byCommand) follow(ctx context.Context, dir string, link FileInfo, o Lis
 	return yield(info)
 }
 
-func (b *byCommand) open(ctx context.Context, path string) (content, error) {
+func (b *byCommand) open(ctx context.Context, _ string, where locator, fenced bool) (content, error) {
+	path, err := where()
+	if err != nil {
+		return nil, err
+	}
 	info, err := b.stat(ctx, path, true)
 	if err == nil {
 		err = readable(info)
@@ -254,14 +269,15 @@ func (b *byCommand) open(ctx context.Context, path string) (content, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openCommand{byCommand: b, path: path, about: info}, nil
+	return &openCommand{byCommand: b, path: path, about: info, fenced: fenced}, nil
 }
 
 // openCommand is a file that is opened anew for each range.
 type openCommand struct {
 	*byCommand
-	path  string
-	about FileInfo
+	path   string
+	about  FileInfo
+	fenced bool
 }
 
 func (o *openCommand) info() FileInfo { return o.about }
@@ -275,14 +291,20 @@ func (o *openCommand) read(ctx context.Context, offset, size int64, yield func([
 		return 0, nil
 	}
 	var n int64
+	argv := []string{
+		"dd", "if=" + o.path, "iflag=skip_bytes,count_bytes", "bs=65536", "status=none",
+		"skip=" + strconv.FormatInt(offset, 10), "count=" + strconv.FormatInt(size, 10),
+	}
+	if o.fenced {
+		argv = OnOpened(o.path, append(argv[:1:1], argv[2:]...)...)
+	}
 	_, err := o.perform(ctx, nil, sinkFunc(func(p []byte) (int, error) {
 		if int64(len(p)) > size-n {
 			return 0, errOddOutput
 		}
 		n += int64(len(p))
 		return len(p), yield(p)
-	}), "dd", "if="+o.path, "iflag=skip_bytes,count_bytes", "bs=65536", "status=none",
-		"skip="+strconv.FormatInt(offset, 10), "count="+strconv.FormatInt(size, 10))
+	}), argv...)
 	return n, err
 }
 

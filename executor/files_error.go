@@ -34,6 +34,9 @@ var (
 	ErrFileLimit = errors.New("larger than allowed")
 	// ErrInvalidPath says that no file can have this name. HTTP: 400.
 	ErrInvalidPath = errors.New("path is not acceptable")
+	// ErrOutside says that the path leads out of the folders that operations are kept within,
+	// or led elsewhere when it was looked at again. HTTP: 403.
+	ErrOutside = errors.New("leads out of the folders that are served")
 	// ErrFileFailed says that the node refused for a reason that it did not tell.
 	// HTTP: 500.
 	ErrFileFailed = errors.New("refused by the node")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"sallyport/executor/sftp"
@@ -76,18 +77,24 @@ func (b *bySFTP) space(ctx context.Context, name string) (sftp.Space, error) {
 	return space, b.told(err, nil)
 }
 
-func (b *bySFTP) list(ctx context.Context, dir string, o ListOptions, yield func(FileInfo) error) error {
-	return b.told(b.listBelow(ctx, dir, "", 1, o, yield), nil)
+func (b *bySFTP) list(ctx context.Context, dir string, where locator, o ListOptions, yield func(FileInfo) error) error {
+	return b.told(b.listBelow(ctx, dir, "", 1, where, o, yield), nil)
 }
 
-// listBelow lists dir, which is below the directory of the listing, at depth.
-func (b *bySFTP) listBelow(ctx context.Context, dir, below string, depth int, o ListOptions, yield func(FileInfo) error) error {
+// listBelow lists dir, which is below the directory of the listing, at depth. where is called
+// before the first entry is given away.
+func (b *bySFTP) listBelow(ctx context.Context, dir, below string, depth int, where locator, o ListOptions, yield func(FileInfo) error) error {
 	var deeper []string
+	real, failed := "", error(nil)
+	locate := sync.OnceFunc(func() { real, failed = where() })
 	err := b.client.List(ctx, dir, func(n sftp.Name) error {
+		if locate(); failed != nil {
+			return failed
+		}
 		if !o.Hidden && strings.HasPrefix(n.Name, ".") {
 			return nil
 		}
-		info, err := b.entry(ctx, join(dir, n.Name), n.Attrs, o)
+		info, err := b.entry(ctx, real, n, o)
 		if errors.Is(err, ErrNotFound) {
 			return nil // it has gone
 		}
@@ -103,13 +110,16 @@ func (b *bySFTP) listBelow(ctx context.Context, dir, below string, depth int, o 
 		}
 		return nil
 	})
+	if locate(); failed != nil { // whatever else there is to say
+		return failed
+	}
 	if status, ok := errors.AsType[*sftp.StatusError](err); ok {
 		if depth > 1 {
 			return nil // gone, or not to be read
 		}
 		if status.Code == sftp.NoSuchFile || status.Code == sftp.Failure {
 			// OpenSSH says so of what is no directory, too.
-			if info, err := b.stat(ctx, dir, true); err == nil && !info.IsDir() {
+			if info, err := b.stat(ctx, real, true); err == nil && !info.IsDir() {
 				return &FileError{Err: ErrNotDirectory}
 			}
 		}
@@ -118,13 +128,34 @@ func (b *bySFTP) listBelow(ctx context.Context, dir, below string, depth int, o 
 		if err != nil {
 			break
 		}
-		err = b.listBelow(ctx, join(dir, name), below+name+"/", depth+1, o, yield)
+		next := join(real, name)
+		err = b.listBelow(ctx, next, below+name+"/", depth+1, b.still(ctx, next, o), o, yield)
 	}
 	return err
 }
 
+// still has a directory of a listing looked up along with its entries, in case that somebody
+// puts a link in its place.
+func (b *bySFTP) still(ctx context.Context, dir string, o ListOptions) locator {
+	if o.inside == nil {
+		return func() (string, error) { return dir, nil }
+	}
+	wait := b.client.RealPathAhead(ctx, dir)
+	return func() (string, error) {
+		real, err := wait()
+		if err = b.told(err, nil); err == nil && !o.inside(real, dir) {
+			err = &FileError{Err: ErrOutside}
+		}
+		if isFileError(err) && !errors.Is(err, ErrOutside) {
+			return dir, nil // the listing itself says so
+		}
+		return dir, err
+	}
+}
+
 // entry describes an entry of a directory.
-func (b *bySFTP) entry(ctx context.Context, name string, a sftp.Attrs, o ListOptions) (FileInfo, error) {
+func (b *bySFTP) entry(ctx context.Context, dir string, n sftp.Name, o ListOptions) (FileInfo, error) {
+	name, a := join(dir, n.Name), n.Attrs
 	if a.Flags&sftp.HasMode == 0 {
 		var err error
 		if a, err = b.client.Lstat(ctx, name); err != nil {
@@ -143,12 +174,16 @@ func (b *bySFTP) entry(ctx context.Context, name string, a sftp.Attrs, o ListOpt
 		info.Target = target
 	}
 	if o.Follow {
-		switch followed, err := b.stat(ctx, name, true); {
-		case err == nil:
+		wait := b.client.RealPathAhead(ctx, name)
+		followed, err := b.stat(ctx, name, true)
+		real, lost := wait()
+		hidden := o.inside != nil && (lost != nil || !o.inside(real, dir))
+		if err != nil && !isFileError(err) {
+			return FileInfo{}, err
+		}
+		if err == nil && !hidden { // else it is shown as the link that it is
 			followed.Target = info.Target
 			return followed, nil
-		case !isFileError(err):
-			return FileInfo{}, err
 		}
 	}
 	return info, nil
@@ -161,21 +196,29 @@ func isFileError(err error) bool {
 
 // open looks first what it opens: sshd's server would wait for the other end of a
 // pipe, and answer nothing else meanwhile.
-func (b *bySFTP) open(ctx context.Context, name string) (content, error) {
+func (b *bySFTP) open(ctx context.Context, name string, where locator, fenced bool) (content, error) {
 	info, err := b.stat(ctx, name, true)
+	real, outside := where()
+	if outside != nil {
+		return nil, outside
+	}
 	if err != nil {
 		return nil, err
 	}
 	if err := readable(info); err != nil {
 		return nil, err
 	}
-	h, err := b.client.Open(ctx, name, sftp.Read, sftp.Attrs{})
+	h, err := b.client.Open(ctx, real, sftp.Read, sftp.Attrs{})
 	if err != nil {
 		return nil, b.told(err, nil)
 	}
+	wait := b.client.RealPathAhead(ctx, real)
 	a, err := b.client.Fstat(ctx, h)
 	if err == nil && readable(b.info(name, a)) != nil {
 		err = &FileError{Err: ErrNotRegular}
+	}
+	if again, lost := wait(); err == nil && fenced && (lost != nil || again != real) {
+		err = &FileError{Err: ErrOutside, Detail: "path has changed"}
 	}
 	if err != nil {
 		b.client.Release(ctx, h)

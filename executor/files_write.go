@@ -55,7 +55,11 @@ func (f *Files) Write(ctx context.Context, path string, r io.Reader, o WriteOpti
 	err := f.change(ctx, operation{name: "write", path: path, detail: detail}, func(end map[string]string) (err error) {
 		in := newUpload(ctx, r, o.Max, f)
 		defer in.stop()
-		err = f.write(ctx, path, in, o)
+		found, err := f.placed(ctx, path, !o.Exclusive, end)
+		if err != nil {
+			return err
+		}
+		err = f.write(ctx, found, in, o)
 		w = in.written()
 		end["bytes"], end["sha256"] = strconv.FormatInt(w.Size, 10), hex.EncodeToString(w.SHA256[:])
 		return err
@@ -79,6 +83,9 @@ func (f *Files) write(ctx context.Context, name string, in *upload, o WriteOptio
 	if err = f.fill(ctx, temporary, old, in, o); err != nil {
 		return err
 	}
+	if err = f.unmoved(ctx, final); err != nil {
+		return err
+	}
 	if !o.Exclusive {
 		err = f.via.rename(ctx, temporary, final)
 		return err
@@ -87,6 +94,18 @@ func (f *Files) write(ctx context.Context, name string, in *upload, o WriteOptio
 		return err
 	}
 	return f.via.remove(ctx, temporary)
+}
+
+// unmoved looks once more where a file is about to take its place: writing it took a while.
+func (f *Files) unmoved(ctx context.Context, final string) error {
+	if f.fence == nil {
+		return nil
+	}
+	again, err := f.locate(ctx, final, false)
+	if err == nil && again != final {
+		err = &FileError{Err: ErrOutside, Detail: "path has changed"}
+	}
+	return err
 }
 
 // fill makes the temporary file. If its mode is to be another than that of any new
@@ -132,6 +151,9 @@ func (f *Files) replaces(ctx context.Context, name string, o WriteOptions) (stri
 		return "", nil, &FileError{Err: ErrExists}
 	}
 	if info.IsLink() {
+		if f.fence != nil { // there was none a moment ago
+			return "", nil, &FileError{Err: ErrOutside, Detail: "path has changed"}
+		}
 		if name, err = f.via.realPath(ctx, name); err != nil {
 			return "", nil, err
 		}

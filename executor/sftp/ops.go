@@ -150,6 +150,24 @@ func (c *Client) RealPath(ctx context.Context, path string) (string, error) {
 	return ask(ctx, c, newRequest(typeRealpath).text(path), oneName)
 }
 
+// RealPathAhead asks for a real path and does not wait: the peer answers in order, so that what
+// is asked next costs no round trip more. What it returns waits for the answer.
+func (c *Client) RealPathAhead(ctx context.Context, path string) func() (string, error) {
+	k, err := c.send(ctx, newRequest(typeRealpath).text(path), &call{})
+	return func() (string, error) {
+		if err != nil {
+			return "", err
+		}
+		f, err := c.await(ctx, k)
+		if err != nil {
+			return "", err
+		}
+		defer f.free()
+		found, err := oneName(f)
+		return found, c.checked(err)
+	}
+}
+
 func oneName(f frame) (string, error) {
 	names, err := f.names()
 	if err != nil {

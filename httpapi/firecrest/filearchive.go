@@ -2,6 +2,7 @@ package firecrest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -30,7 +31,11 @@ func checksum(c *call) error {
 		if err != nil {
 			return fileFailure("sha256sum:", p.name, err)
 		}
-		out, err := c.tool(ctx, "sha256sum", "--", p.path)
+		found, err := locate(ctx, files, "sha256sum:", located{p, true})
+		if err != nil {
+			return err
+		}
+		out, err := c.tool(ctx, executor.OnOpened(found[0], "sha256sum")...)
 		if err != nil {
 			return err
 		}
@@ -62,7 +67,11 @@ func fileType(c *call) error {
 		if _, err := files.Stat(ctx, p.path, false); err != nil {
 			return fileFailure("file: cannot open", p.name, err)
 		}
-		out, err := c.tool(ctx, "file", "-b", "--", p.path)
+		found, err := locate(ctx, files, "file: cannot open", located{p, false})
+		if err != nil {
+			return err
+		}
+		out, err := c.tool(ctx, "file", "-h", "-b", "--", found[0])
 		if err != nil {
 			return err
 		}
@@ -81,17 +90,31 @@ func compression(f *fields) []string {
 // compress is POST ops/compress.
 func compress(c *call) error { return c.byTool(c.tarOfBody) }
 
-// byTool runs the command that a body asks for.
-func (c *call) byTool(command func(body *fields) ([]string, error)) error {
+// A work is a program that works on places. It is made once the node has said where those are.
+type work struct {
+	places []located
+	// dereference says that the program reads what links below the first place lead to.
+	dereference bool
+	// whole says that all of the first place goes, so that it may be no file system.
+	whole bool
+	argv  func(found []string) []string
+}
+
+// byTool runs the work that a body asks for.
+func (c *call) byTool(read func(body *fields) (work, error)) error {
 	body, err := c.body()
 	if err != nil {
 		return err
 	}
-	argv, err := command(body)
+	w, err := read(body)
 	if err != nil {
 		return err
 	}
 	return c.withTime(func(ctx context.Context) error {
+		argv, _, err := c.prepared(ctx, "tar:", w)
+		if err != nil {
+			return err
+		}
 		if _, err := c.tool(ctx, argv...); err != nil {
 			return err
 		}
@@ -99,22 +122,100 @@ func (c *call) byTool(command func(body *fields) ([]string, error)) error {
 	})
 }
 
-// tarOfBody is the command that makes the archive which a body asks for.
-func (c *call) tarOfBody(body *fields) ([]string, error) {
+// prepared is the command of a work, and where its places are.
+func (c *call) prepared(ctx context.Context, program string, w work) (argv, found []string, err error) {
+	files, err := c.openFiles(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer files.Close()
+	if found, err = locate(ctx, files, program, w.places...); err != nil {
+		return nil, nil, err
+	}
+	if w.whole {
+		switch whole, err := files.Whole(ctx, found[0]); {
+		case err != nil:
+			return nil, nil, fileFailure(program, w.places[0].name, err)
+		case whole:
+			return nil, nil, errWholeSystem
+		}
+	}
+	argv = w.argv(found)
+	if !w.dereference {
+		return argv, found, nil
+	}
+	folders, err := files.Folders(ctx)
+	if err != nil {
+		return nil, nil, fileFailure(program, w.places[0].name, err)
+	}
+	argv, err = linksWithin(folders, found[0], argv)
+	return argv, found, err
+}
+
+// tarOfBody is the work that makes the archive which a body asks for.
+func (c *call) tarOfBody(body *fields) (work, error) {
 	source, target := c.place(body, "path", "sourcePath"), c.place(body, "targetPath")
 	pattern, options := meant(body.text("matchPattern")), compression(body)
-	if body.flag("dereference", false) {
+	w := work{dereference: body.flag("dereference", false) && pattern == ""} // with a pattern find(1) gives regular files alone
+	if w.dereference {
 		options = append([]string{"--dereference"}, options...)
 	}
 	if err := body.finish(); err != nil {
-		return nil, err
+		return w, err
 	}
-	archive := strings.TrimSuffix(target.path, "/")
-	temporary := path.Join(path.Dir(archive), executor.TemporaryPrefix+randomName())
-	// The archive may come into a folder that is packed.
-	tar := append([]string{"tar", "--force-local", "--no-unquote", "--exclude=" + path.Base(temporary), "-c", "-f", temporary}, options...)
-	return replacing(temporary, archive, packing(source.path, pattern, tar)), nil
+	slash := strings.HasSuffix(source.path, "/")
+	if pattern == "" {
+		source.path = path.Clean(source.path)
+	}
+	target.path = path.Clean(target.path) // it is replaced, and not followed
+	w.places = []located{{source, false}, {target, false}}
+	w.argv = func(found []string) []string {
+		archive := found[1]
+		temporary := path.Join(path.Dir(archive), executor.TemporaryPrefix+randomName())
+		// The archive may come into a folder that is packed.
+		tar := append([]string{"tar", "--force-local", "--no-unquote", "--exclude=" + path.Base(temporary), "-c", "-f", temporary}, options...)
+		whole := found[0]
+		if slash {
+			whole += "/"
+		}
+		return replacing(temporary, archive, packing(whole, pattern, tar))
+	}
+	return w, nil
 }
+
+// linksWithin runs a command that reads what links below a path lead to, unless one of them
+// leads out of the folders.
+func linksWithin(folders []string, root string, argv []string) ([]string, error) {
+	var within []string
+	for _, folder := range folders {
+		q, err := executor.Quote(strings.TrimSuffix(folder, "/"))
+		if err != nil {
+			return nil, err
+		}
+		within = append(within, q+"/*")
+	}
+	if len(within) == 0 {
+		return nil, errors.New("no folder may be read")
+	}
+	each := strings.Replace(leadsOut, "WITHIN", strings.Join(within, " | "), 1)
+	return append([]string{"sh", "-c", checkLinks, "sh", root, each}, argv...), nil
+}
+
+// checkLinks goes the way that the command will go, and ends at the first link that leads out,
+// before it is followed. With -L, -xtype l is a link itself (find(1)).
+const checkLinks = `root=$1 each=$2
+shift 2
+bad=$(find -L "$root" -xtype l ! -exec sh -c "$each" sh {} \; -print -quit) && [ -z "$bad" ] || exit 1
+exec "$@"`
+
+// leadsOut fails for links that lead out of the folders. The dot keeps line feeds at the end of a name.
+const leadsOut = `for link; do
+	real=$(realpath -m -- "$link"; echo .)
+	case ${real%??}/ in
+	WITHIN) ;;
+	*) printf 'sallyport: a link leads out of the file systems: %s: Permission denied\n' "$link" >&2; exit 1 ;;
+	esac
+done`
 
 // packing completes a command of tar with what it packs: the source under its own name,
 // or those files in it whose path matches a regular expression of find(1), which sees
@@ -157,11 +258,29 @@ touch -- "$temporary" && "$@" && mv -fT -- "$temporary" "$target"`
 // extract is POST ops/extract. The folder must be there.
 func extract(c *call) error { return c.byTool(c.untarOfBody) }
 
-// untarOfBody is the command that unpacks the archive which a body names.
-func (c *call) untarOfBody(body *fields) ([]string, error) {
+// untarOfBody is the work that unpacks the archive which a body names.
+func (c *call) untarOfBody(body *fields) (work, error) {
 	source, target, options := c.place(body, "path", "sourcePath"), c.place(body, "targetPath"), compression(body)
 	if err := body.finish(); err != nil {
-		return nil, err
+		return work{}, err
 	}
-	return append([]string{"tar", "--force-local", "--no-unquote", "-x", "-f", source.path, "-C", target.path}, options...), nil
+	return work{places: []located{{source, true}, {target, true}}, argv: func(found []string) []string {
+		temporary := path.Join(found[1], executor.TemporaryPrefix+randomName())
+		tar := executor.OnOpened(found[0], append([]string{"tar", "--force-local", "--no-unquote", "-x", "-f", "-", "-C", temporary}, options...)...)
+		return append([]string{"sh", "-c", unpack, "sh", temporary, found[1]}, tar...)
+	}}, nil
 }
+
+// unpack has a command fill a new folder, where no link waits that would lead its files elsewhere:
+// tar(1) makes the links of an archive last, and follows those that are there before. What came is
+// then joined with the target. There cp(1) replaces a link and does not follow it, and refuses to
+// put a folder in the place of one. Where the file system has hard links no content is copied.
+const unpack = `temporary=$1 target=$2
+shift 2
+[ -d "$target" ] || { printf 'tar: %s: Cannot open: No such file or directory\n' "$target" >&2; exit 2; }
+mkdir -m 700 -- "$temporary" || exit
+trap 'find "$temporary" -type d ! -perm -700 -exec chmod u+rwx {} + ; rm -rf -- "$temporary"' EXIT
+trap : HUP INT TERM
+"$@" || exit
+join() { find "$temporary" -mindepth 1 -maxdepth 1 -exec cp -dR --preserve=all --remove-destination "$@" -t "$target" -- {} + ; }
+join -l 2>/dev/null || join --reflink=auto`

@@ -64,6 +64,8 @@ func remove(c *call) error {
 	})
 }
 
+var errWholeSystem = &failure{status: http.StatusForbidden, code: "path_outside", message: "A whole file system is not removed."}
+
 // notWhole refuses to remove all of a file system, also one that lies in another.
 func (c *call) notWhole(query *fields, p place) {
 	if p.path == "" { // refused already
@@ -101,7 +103,10 @@ func changeMode(c *call) error {
 		if octalMode.MatchString(mode) {
 			err = setMode(ctx, files, p, mode)
 		} else {
-			_, err = c.tool(ctx, "chmod", "--", mode, p.path)
+			var found []string
+			if found, err = locate(ctx, files, "chmod: cannot access", located{p, true}); err == nil {
+				_, err = c.tool(ctx, "chmod", "--", mode, found[0])
+			}
 		}
 		if err != nil {
 			return fileFailure("chmod: changing permissions of", p.name, err)

@@ -21,6 +21,7 @@ type complaint struct {
 // FirecREST has as a 500 although the request is at fault is a 400 here.
 var complaints = []complaint{
 	{executor.ErrNotFound, http.StatusNotFound, "file_unknown", "No such file or directory"},
+	{executor.ErrOutside, http.StatusForbidden, "path_outside", "Permission denied: the path leads out of the file systems of the requested system"},
 	{executor.ErrPermission, http.StatusForbidden, "file_denied", "Permission denied"},
 	{executor.ErrExists, http.StatusBadRequest, "file_exists", "File exists"},
 	{executor.ErrIsDirectory, http.StatusBadRequest, "is_directory", "Is a directory"},

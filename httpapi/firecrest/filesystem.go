@@ -44,8 +44,7 @@ type place struct {
 }
 
 // place takes a path, and refuses one that is not below a file system of the
-// configuration. Links are not looked at: what they lead to is between the user and the
-// node's permissions.
+// configuration. Where links lead the node says, when its files are looked at.
 func (c *call) place(f *fields, names ...string) place {
 	text := f.required(names...)
 	if text == "" {
@@ -78,7 +77,7 @@ func (s *system) allows(clean string) bool {
 	return false
 }
 
-// openFiles opens the caller's files. Close them.
+// openFiles opens the caller's files, within the file systems of the system. Close them.
 func (c *call) openFiles(ctx context.Context) (*executor.Files, error) {
 	began := time.Now()
 	files, err := c.handler.cfg.Commands.Files(ctx, c.caller, c.system.Name)
@@ -88,7 +87,36 @@ func (c *call) openFiles(ctx context.Context) (*executor.Files, error) {
 	case err == nil:
 		c.system.health.note("ssh", began, "")
 	}
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	return files.Within(executor.Fence{Folders: c.system.folders()}), nil
+}
+
+// folders are the paths of the file systems.
+func (s *system) folders() (paths []string) {
+	for _, f := range s.FileSystems {
+		paths = append(paths, f.Path)
+	}
+	return paths
+}
+
+// A located is a place that a program works on.
+type located struct {
+	place
+	// follow says that the program follows a link at the end of the path.
+	follow bool
+}
+
+// locate has the node say where places are, before a program works on them. They are what it
+// names then.
+func locate(ctx context.Context, files *executor.Files, program string, places ...located) ([]string, error) {
+	wanted := make([]executor.Place, len(places))
+	for i, p := range places {
+		wanted[i] = executor.Place{Path: p.path, Follow: p.follow}
+	}
+	found, err := files.Locate(ctx, wanted...)
+	return found, fileFailure(program, places[0].name, err)
 }
 
 // withTime has act work for as long as a command may take.

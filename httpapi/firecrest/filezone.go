@@ -37,7 +37,7 @@ func (c *call) zone(ctx context.Context, files *executor.Files) *time.Location {
 	if ok {
 		return known
 	}
-	zone := readZone(ctx, files)
+	zone := readZone(ctx, files.Unfenced())
 	if ctx.Err() != nil {
 		return zone
 	}

@@ -93,6 +93,9 @@ func uploadJob(c *call) error {
 	}
 	if s.streamed {
 		return c.withFiles(func(ctx context.Context, files *executor.Files) error {
+			if err := s.settle(ctx, files, moving, false); err != nil {
+				return err
+			}
 			if err := vacant(ctx, files, s.place); err != nil {
 				return err
 			}
@@ -106,6 +109,9 @@ func uploadJob(c *call) error {
 	}
 	s.size = size
 	return c.withFiles(func(ctx context.Context, files *executor.Files) error {
+		if err := s.settle(ctx, files, moving, false); err != nil {
+			return err
+		}
 		if err := roomFor(ctx, files, s.place); err != nil {
 			return err
 		}
@@ -121,6 +127,16 @@ func uploadJob(c *call) error {
 			TransferMethod: "s3", PartsUploadURLs: o.PutURLs, CompleteUploadURL: o.CompleteURL, MaxPartSize: o.PartSize,
 		})
 	})
+}
+
+// settle replaces the path by the one that the node finds: jobs and streams come later. A target
+// is replaced, and so it is not followed.
+func (s *staged) settle(ctx context.Context, files *executor.Files, program string, follow bool) error {
+	found, err := locate(ctx, files, program, located{place{s.name, strings.TrimSuffix(s.path, "/")}, follow})
+	if err == nil {
+		s.path = found[0]
+	}
+	return err
 }
 
 // roomFor refuses a target that the job could not write to for reasons that are known now.
@@ -143,7 +159,7 @@ const moving = "mv: cannot move to"
 
 // parentOf refuses a target whose folder there is not.
 func parentOf(ctx context.Context, files *executor.Files, p place) error {
-	parent, err := files.Stat(ctx, path.Dir(strings.TrimSuffix(p.path, "/")), true)
+	parent, err := files.Aside().Stat(ctx, path.Dir(strings.TrimSuffix(p.path, "/")), true)
 	if err == nil && !parent.IsDir() {
 		err = &executor.FileError{Op: "stat", Path: p.path, Err: executor.ErrNotDirectory}
 	}
@@ -158,6 +174,9 @@ func downloadJob(c *call) error {
 		return err
 	}
 	return c.withFiles(func(ctx context.Context, files *executor.Files) error {
+		if err := s.settle(ctx, files, "stat: cannot statx", true); err != nil {
+			return err
+		}
 		info, err := files.Stat(ctx, s.path, true)
 		switch {
 		case err == nil && info.IsDir():
@@ -214,7 +233,7 @@ func (c *call) submitStaged(ctx context.Context, files *executor.Files, s staged
 	defer func() {
 		if err != nil { // also when nobody knows whether there is a job: it could do nothing then
 			clean := context.WithoutCancel(ctx)
-			_ = files.Remove(clean, secrets)
+			_ = files.Aside().Remove(clean, secrets)
 			c.handler.cfg.Staging.Abort(clean, o)
 		}
 	}()
@@ -225,7 +244,7 @@ func (c *call) submitStaged(ctx context.Context, files *executor.Files, s staged
 		}
 		config.WriteString("url = \"" + u + "\"\n")
 	}
-	_, err = files.Write(ctx, secrets, strings.NewReader(config.String()), executor.WriteOptions{Exclusive: true, Mode: executor.Permissions(0o600)})
+	_, err = files.Aside().Write(ctx, secrets, strings.NewReader(config.String()), executor.WriteOptions{Exclusive: true, Mode: executor.Permissions(0o600)})
 	if err != nil {
 		return fileFailure("bash: line 1:", secrets, err)
 	}

@@ -25,12 +25,15 @@ fail() {
 	printf 'Unable to VERB file exit code:%s error: %s\n' "$1" "$2" >&2
 	exit "$1"
 }
+real() { [ "$(realpath -m -- "$1"; echo .)" = "$1
+." ] || fail 1 'the path has changed since the job was submitted'; }
 [ -r "$secrets" ] || fail 1 'the addresses of the storage are missing'
 `
 
 // ingressBody waits for the object, up to a day, and puts it in the place of the file when
 // it is whole. A download that broke off is continued.
-const ingressBody = `[ ! -d "$file" ] || fail 3 'the target is a directory'
+const ingressBody = `real "${part%/*}"
+[ ! -d "$file" ] || fail 3 'the target is a directory'
 pause=1 waited=0
 until code=$(curl --silent --globoff --fail --continue-at - --config "$secrets" --output "$part" --write-out '%{http_code}'); do
 	case $code in
@@ -45,13 +48,17 @@ done
 got=$(wc -c <"$part")
 [ "$got" -eq "$size" ] || fail 1 "the file has $got bytes and not $size"
 sync -- "$part" 2>/dev/null
+real "${part%/*}"
 error=$(mv -fT -- "$part" "$file" 2>&1) || fail 1 "$error"
 echo "File was successfully downloaded (size: $((size / 1048576))MB)"
 `
 
 // egressBody sends the file part by part, each up to five times, and has the storage put
-// them together.
-const egressBody = `list='<CompleteMultipartUpload>' n=0
+// them together. The file is opened once, and then asked where it is.
+const egressBody = `exec 4<"$file" || fail 1 'the file cannot be read'
+[ "$(readlink -- /proc/self/fd/4; echo .)" = "$file
+." ] || fail 1 'the path has changed since the job was submitted'
+list='<CompleteMultipartUpload>' n=0
 while [ "$n" -lt "$parts" ]; do
 	skip=$((n * partsize))
 	length=$((size - skip))
@@ -59,7 +66,7 @@ while [ "$n" -lt "$parts" ]; do
 	n=$((n + 1))
 	(umask 077 && sed -n "${n}p" -- "$secrets" >"$secrets.one") || fail 1 'the address of a part cannot be written'
 	attempt=1
-	until etag=$(dd if="$file" bs=1M iflag=skip_bytes,count_bytes skip="$skip" count="$length" status=none |
+	until etag=$(dd if=/proc/self/fd/4 bs=1M iflag=skip_bytes,count_bytes skip="$skip" count="$length" status=none |
 		curl --silent --globoff --fail --request PUT --header "Content-Length: $length" --header 'Transfer-Encoding:' --header 'Expect:' \
 			--upload-file - --config "$secrets.one" --dump-header - --output /dev/null | tr -d '\r' | sed -n 's/^[Ee][Tt][Aa][Gg]: *//p') && [ -n "$etag" ]; do
 		[ "$attempt" -lt 5 ] || fail 1 "part $n of $parts was not taken by the storage"

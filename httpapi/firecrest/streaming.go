@@ -127,7 +127,7 @@ func (c *call) move(ctx context.Context, conn *websocket.Conn, s *fileStream) er
 		log, text = s.job.Logs.ErrorLog, "Unable to move file exit code:1 error: "+streamFailure(err)+"\n"
 	}
 	// Who waits for the end of the job reads it then. That it is missing is no failure.
-	_, logErr := files.Write(ctx, log, strings.NewReader(text), executor.WriteOptions{Mode: executor.Permissions(0o600)})
+	_, logErr := files.Aside().Write(ctx, log, strings.NewReader(text), executor.WriteOptions{Mode: executor.Permissions(0o600)})
 	if logErr != nil {
 		c.handler.log.InfoContext(ctx, "the log of a transfer cannot be written", slog.Any("error", logErr))
 	}

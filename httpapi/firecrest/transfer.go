@@ -1,9 +1,11 @@
 package firecrest
 
 import (
+	"context"
 	"crypto/rand"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"sallyport/executor"
@@ -55,6 +57,7 @@ type transfer struct {
 	name, title string // "CopyFiles", "Copy Files"
 	verb, done  string // "copy", "copied"
 	command     string // for a shell: every word that is not ours is quoted
+	unmoved     string // quoted: folders that no link may lead to when the job runs
 	text        string // of the whole script, for what is no command
 }
 
@@ -67,8 +70,9 @@ func (t transfer) script() string {
 	return `#!/bin/sh
 PATH=/usr/local/bin:/usr/bin:/bin
 cr=$(printf '\r')
+` + unmovedFolders + `
 echo "$(date -u) ` + t.title + ` Job (id:${SLURM_JOB_ID:-$PBS_JOBID})"
-if error=$(` + t.command + ` 2>&1 >/dev/null); then
+if error=$({ unmoved ` + t.unmoved + ` && ` + t.command + `; } 2>&1 >/dev/null); then
 	echo "Files were successfully ` + t.done + `."
 else
 	code=$?
@@ -76,6 +80,26 @@ else
 	exit "$code"
 fi
 `
+}
+
+// unmovedFolders looks again where a job is to work: it may have waited for days. The dot keeps
+// line feeds at the end of a name.
+const unmovedFolders = `unmoved() {
+	for folder; do
+		[ "$(realpath -m -- "$folder"; echo .)" = "$folder
+." ] || { printf '%s: path has changed since the job was submitted\n' "$folder" >&2; return 1; }
+	done
+}`
+
+// unmoved are the folders in which programs look up the places that were found.
+func unmoved(places []located, found []string) (string, error) {
+	folders := slices.Clone(found)
+	for i, p := range places {
+		if !p.follow {
+			folders[i] = path.Dir(found[i])
+		}
+	}
+	return quoted(folders...)
 }
 
 // quoted joins words for the shell of a script, in which cr is a carriage return.
@@ -144,25 +168,22 @@ func copyJob(c *call) error {
 		if b.flag("dereference", false) {
 			links = "-RL"
 		}
-		return []string{"cp", "--force", links, "--preserve=all"}
+		// A link in the place of a copy is replaced, and not written through.
+		return []string{"cp", "--force", "--remove-destination", links, "--preserve=all"}
 	})
 }
 
 // between submits a job with a program that takes a source and a target.
 func (c *call) between(t transfer, program func(*fields) []string) error {
-	b, err := c.body()
-	if err != nil {
-		return err
-	}
-	words, account := program(b), b.text("account")
-	source, target := c.place(b, "path", "sourcePath"), c.place(b, "targetPath")
-	if err := b.finish(); err != nil {
-		return err
-	}
-	if t.command, err = quoted(append(words, "--", source.path, target.path)...); err != nil {
-		return err
-	}
-	return c.transfer(http.StatusCreated, account, t)
+	return c.workJob(t, func(b *fields) (work, error) {
+		words := program(b)
+		source, target := c.place(b, "path", "sourcePath"), c.place(b, "targetPath")
+		source.path = path.Clean(source.path)
+		return work{
+			places: []located{{source, false}, {target, true}}, dereference: slices.Contains(words, "-RL"),
+			argv: func(found []string) []string { return append(words, "--", found[0], found[1]) },
+		}, b.finish()
+	})
 }
 
 // removeJob is DELETE transfer/rm.
@@ -173,37 +194,50 @@ func removeJob(c *call) error {
 	if err := q.finish(); err != nil {
 		return err
 	}
-	command, err := quoted("rm", "-R", "--interactive=never", "--", p.path)
-	if err != nil {
-		return err
-	}
-	return c.transfer(http.StatusOK, account, transfer{name: "DeleteFiles", title: "Delete Files", verb: "delete", done: "deleted", command: command})
+	return c.submitWork(http.StatusOK, account, transfer{name: "DeleteFiles", title: "Delete Files", verb: "delete", done: "deleted"}, work{
+		places: []located{{place{p.name, path.Clean(p.path)}, false}}, whole: true,
+		argv: func(found []string) []string { return []string{"rm", "-R", "--interactive=never", "--", found[0]} },
+	})
 }
 
 // compressJob is POST transfer/compress.
 func compressJob(c *call) error {
-	return c.archiveJob(transfer{name: "CompressFiles", title: "Compress Files", verb: "compress", done: "compressed"}, c.tarOfBody)
+	return c.workJob(transfer{name: "CompressFiles", title: "Compress Files", verb: "compress", done: "compressed"}, c.tarOfBody)
 }
 
 // extractJob is POST transfer/extract. That its job has the name of the other one is
 // FirecREST's.
 func extractJob(c *call) error {
-	return c.archiveJob(transfer{name: "CompressFiles", title: "Extract Files", verb: "extract", done: "extracted"}, c.untarOfBody)
+	return c.workJob(transfer{name: "CompressFiles", title: "Extract Files", verb: "extract", done: "extracted"}, c.untarOfBody)
 }
 
-// archiveJob submits a job with the command that a body asks for.
-func (c *call) archiveJob(t transfer, command func(body *fields) ([]string, error)) error {
+// workJob submits a job with the work that a body asks for.
+func (c *call) workJob(t transfer, read func(body *fields) (work, error)) error {
 	b, err := c.body()
 	if err != nil {
 		return err
 	}
 	account := b.text("account")
-	argv, err := command(b)
+	w, err := read(b)
 	if err != nil {
 		return err
 	}
-	if t.command, err = quoted(argv...); err != nil {
-		return err
-	}
-	return c.transfer(http.StatusCreated, account, t)
+	return c.submitWork(http.StatusCreated, account, t, w)
+}
+
+// submitWork submits a job that does a work.
+func (c *call) submitWork(status int, account string, t transfer, w work) error {
+	return c.withTime(func(ctx context.Context) error {
+		argv, found, err := c.prepared(ctx, t.verb+":", w)
+		if err != nil {
+			return err
+		}
+		if t.unmoved, err = unmoved(w.places, found); err != nil {
+			return err
+		}
+		if t.command, err = quoted(argv...); err != nil {
+			return err
+		}
+		return c.transfer(status, account, t) //nolint:contextcheck // a submission has the context of its request
+	})
 }
