@@ -65,6 +65,7 @@ type statusAnswer struct {
 	Draining      bool           `json:"draining"`
 	InFlight      int            `json:"in_flight"`
 	MaxInFlight   int            `json:"max_in_flight"`
+	Places        Places         `json:"places"`
 	Checks        []checkAnswer  `json:"checks"`
 	Parts         map[string]any `json:"parts"`
 }
@@ -76,18 +77,21 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) error {
 	for name, value := range a.cfg.Status {
 		parts[name] = value()
 	}
+	load := a.Load()
 	writeJSON(w, http.StatusOK, statusAnswer{
 		Version: a.cfg.Version, StartedAt: a.started.UTC(), UptimeSeconds: int64(time.Since(a.started).Seconds()),
 		Ready: ready, Draining: a.draining.Load(),
-		InFlight: len(a.slots), MaxInFlight: cap(a.slots), Checks: checks, Parts: parts,
+		InFlight: load.InFlight, MaxInFlight: load.MaxInFlight, Places: load.Places, Checks: checks, Parts: parts,
 	})
 	return nil
 }
 
 // Load is a snapshot of what requests hold.
 type Load struct {
-	// InFlight and MaxInFlight count requests.
+	// InFlight and MaxInFlight count requests of callers.
 	InFlight, MaxInFlight int
+	// Places count those of requests without a good token, by lane.
+	Places Places
 	// Callers is how many callers have one in flight.
 	Callers int
 	// OutputBytes is what answers hold of commands' output, of MaxOutputBytes.
@@ -96,10 +100,10 @@ type Load struct {
 
 // Load returns a snapshot.
 func (a *API) Load() Load {
-	_, callers := a.callers.state()
+	free, callers := a.callers.state()
 	left, _ := a.memory.state()
 	return Load{
-		InFlight: len(a.slots), MaxInFlight: cap(a.slots), Callers: callers,
+		InFlight: a.cfg.MaxInFlight - int(free), MaxInFlight: a.cfg.MaxInFlight, Callers: callers, Places: a.lanes.count(),
 		OutputBytes: a.cfg.OutputMemory - left, MaxOutputBytes: a.cfg.OutputMemory,
 	}
 }

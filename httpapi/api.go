@@ -158,7 +158,17 @@ type Config struct {
 	// MaxCertificateBody bounds the body of a certificate request in bytes;
 	// default 64 KiB.
 	MaxCertificateBody int64
-	// MaxInFlight bounds the requests served at a time, streams included; more
+	// Nodes are the networks of login nodes and mirrors, which go before strangers; see
+	// [API.SetNodes].
+	Nodes []netip.Prefix
+	// MaxAnonymous bounds the requests without a good token that are served at a time: so
+	// many for the files that nodes trust, and as many for all the rest. Default 1024.
+	MaxAnonymous int
+	// MaxAnonymousPerAddress bounds those of one address; default an eighth of MaxAnonymous.
+	MaxAnonymousPerAddress int
+	// MaxStreams bounds the requests in one connection of HTTP/2; default 100.
+	MaxStreams int
+	// MaxInFlight bounds the requests of callers served at a time, streams included; more
 	// are refused with 503. Default 1024.
 	MaxInFlight int
 	// MaxInFlightPerCaller bounds those of one caller; more are refused with 429.
@@ -195,20 +205,20 @@ const DefaultBodyMemory = 256 << 20
 
 // An API serves the public and the admin routes.
 type API struct {
-	cfg       Config
-	log       *slog.Logger
-	started   time.Time
-	public    http.Handler
-	admin     http.Handler
-	slots     chan struct{} // one element per request in flight
-	callers   *share        // requests in flight, by caller
-	rates     *rates
-	memory    *share    // bytes of output in answers
-	bodies    *share    // bytes of bodies
-	writers   sync.Pool // of *bufio.Writer
-	refusals  *refusals
-	followers *share // requests that wait for revocations, by address
-	draining  atomic.Bool
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	public   http.Handler
+	admin    http.Handler
+	lanes    lanes
+	callers  *share   // requests in flight, by caller
+	recall   recaller // nil: the verifier cannot
+	rates    *rates
+	memory   *share    // bytes of output in answers
+	bodies   *share    // bytes of bodies
+	writers  sync.Pool // of *bufio.Writer
+	refusals *refusals
+	draining atomic.Bool
 	// leaving ends with Drain: nobody waits for changes of a service that goes.
 	leaving context.Context
 	leave   context.CancelFunc
@@ -224,15 +234,14 @@ func New(cfg Config) (*API, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		started:  time.Now(),
-		slots:    make(chan struct{}, cfg.MaxInFlight),
+		lanes:    newLanes(cfg),
 		callers:  newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
 		rates:    newRates(slices.Clone(cfg.Rates)),
 		memory:   newShare(cfg.OutputMemory, cfg.OutputMemory/4),
 		bodies:   newShare(cfg.BodyMemory, cfg.BodyMemory/4),
 		refusals: &refusals{audit: cfg.Audit, log: cfg.Logger},
-
-		followers: newShare(maxFollowers, maxFollowersPerAddress),
 	}
+	a.recall, _ = cfg.Tokens.(recaller)
 	a.leaving, a.leave = context.WithCancel(context.Background())
 	public := a.publicRoutes()
 	docs, err := newDocs(public)
@@ -240,11 +249,11 @@ func New(cfg Config) (*API, error) {
 		return nil, err
 	}
 	for _, rt := range docs.routes() {
-		rt.serve = a.limited(rt.serve)
+		rt.serve = a.in(a.lanes.public, rt.serve)
 		public = append(public, rt)
 	}
-	a.public = a.observe(a.withMounts(newRouter(a, public)))
-	a.admin = a.observe(a.fromPeer(newRouter(a, a.adminRoutes())))
+	a.public = a.observe(a.lanes.public, a.withMounts(newRouter(a, public)))
+	a.admin = a.observe(nil, a.fromPeer(newRouter(a, a.adminRoutes())))
 	return a, nil
 }
 
@@ -279,6 +288,9 @@ func (c *Config) check() error {
 	}{
 		{"max exec body", c.MaxExecBody},
 		{"max certificate body", c.MaxCertificateBody},
+		{"max anonymous", int64(c.MaxAnonymous)},
+		{"max anonymous per address", int64(c.MaxAnonymousPerAddress)},
+		{"max streams", int64(c.MaxStreams)},
 		{"max in flight", int64(c.MaxInFlight)},
 		{"max in flight per caller", int64(c.MaxInFlightPerCaller)},
 		{"max output", c.MaxOutput},
@@ -313,6 +325,9 @@ func (c *Config) check() error {
 func (c *Config) setDefaults() {
 	c.MaxExecBody = cmp.Or(c.MaxExecBody, 1<<20)
 	c.MaxCertificateBody = cmp.Or(c.MaxCertificateBody, 64<<10)
+	c.MaxAnonymous = cmp.Or(c.MaxAnonymous, 1024)
+	c.MaxAnonymousPerAddress = cmp.Or(c.MaxAnonymousPerAddress, max(1, c.MaxAnonymous/8))
+	c.MaxStreams = cmp.Or(c.MaxStreams, 100)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
 	c.MaxInFlightPerCaller = cmp.Or(c.MaxInFlightPerCaller, max(1, c.MaxInFlight/4))
 	c.MaxOutput = cmp.Or(c.MaxOutput, 4<<20)

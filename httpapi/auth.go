@@ -23,10 +23,6 @@ func (a *API) authenticated(operation string, h callerHandler) handler {
 		if err != nil {
 			return err
 		}
-		if !a.callers.take(keyOf(caller), 1) {
-			return errCallerBusy
-		}
-		defer a.callers.give(keyOf(caller), 1)
 		err = h(w, r, caller)
 		if errors.Is(err, executor.ErrCommandsDenied) {
 			a.recordDenied(r.Context(), caller, actOf(r, operation), err)
@@ -35,18 +31,23 @@ func (a *API) authenticated(operation string, h callerHandler) handler {
 	}
 }
 
-// admit verifies a token, unless it could not be found, and records a refusal. It
-// counts the request of a known caller against the rates, and asks the policy.
+// admit verifies a token, unless it could not be found, and records a refusal. A known
+// caller's request has one of the caller's places from then on; it counts against the
+// rates, and the policy is asked.
 func (a *API) admit(r *http.Request, operation, raw string, err error) (identity.Identity, error) {
 	var caller identity.Identity
 	if err == nil {
-		caller, err = a.cfg.Tokens.Verify(r.Context(), raw)
+		caller, err = a.verify(r, raw)
 	}
 	if err == nil && !caller.Valid() {
 		err = identity.ErrInvalidToken
 	}
 	if err == nil {
 		exchangeFrom(r.Context()).caller = caller
+		a.vouch(r, caller)
+		if err := a.enter(r, caller); err != nil {
+			return caller, err
+		}
 		if err := a.rates.take(caller); err != nil {
 			return caller, err
 		}

@@ -58,8 +58,8 @@ func (a *API) compatRoutes() []route {
 	}
 	if a.cfg.Compat.DeiC != "" {
 		routes = append(routes,
-			route{http.MethodPost, "/{ca}/sign", a.limited(a.deicText)},
-			route{http.MethodPost, "/{ca}/signJSON", a.limited(a.deicJSON)})
+			route{http.MethodPost, "/{ca}/sign", a.in(a.lanes.public, a.deicText)},
+			route{http.MethodPost, "/{ca}/signJSON", a.in(a.lanes.public, a.deicJSON)})
 	}
 	return routes
 }

@@ -71,10 +71,6 @@ func (a *API) deicSign(w http.ResponseWriter, r *http.Request) (*ssh.Certificate
 	if err != nil {
 		return nil, nobody, err
 	}
-	if !a.callers.take(keyOf(caller), 1) {
-		return nil, nobody, errCallerBusy
-	}
-	defer a.callers.give(keyOf(caller), 1)
 	if !body.has("PublicKey") {
 		body.refuse("PublicKey", "The field is required.")
 	}

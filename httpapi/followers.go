@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"sallyport/store/audit"
 )
 
 const (
@@ -43,14 +41,17 @@ func (a *API) awaitRevocations(w http.ResponseWriter, r *http.Request, list []by
 	if a.leaving.Err() != nil || r.ContentLength != 0 {
 		return list
 	}
-	address := callerKey{subject: audit.RequestFrom(r.Context()).SourceIP}
-	if !a.followers.take(address, 1) {
-		return list
-	}
-	defer a.followers.give(address, 1)
-	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
+	x := exchangeFrom(r.Context())
+	place := a.lanes.followers.Join(x.seat.area, x.seat.rank, cancel)
+	if place == nil {
+		return list
+	}
+	defer place.Leave()
+	place.Yield()
+	x.seat.stand() // the answer has a place again
+	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
 	defer context.AfterFunc(a.leaving, cancel)() //nolint:contextcheck // Drain ends every wait
 	for ctx.Err() == nil {
 		// Before the list: what changes in between is then seen.

@@ -3,11 +3,14 @@ package httpapi
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sallyport/ca"
+	"sallyport/httpapi/places"
 )
 
 const revokedPath = "/v1/ca/revoked-keys"
@@ -79,19 +82,25 @@ func TestWaitsAreBoundedAndEndWithTheDrain(t *testing.T) {
 	tag := tagNow(t, s)
 	waiting := waits(t, s, tag, "wait=60")
 	for {
-		if _, addresses := s.api.followers.state(); addresses > 0 {
+		if s.api.lanes.followers.Count().Addresses > 0 {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
-	here := callerKey{subject: "192.0.2.1"} // of httptest
-	if !s.api.followers.take(here, maxFollowersPerAddress-1) || s.api.followers.take(here, 1) {
+	here := netip.MustParseAddr("192.0.2.1") // of httptest
+	var others []*places.Member
+	for range maxFollowersPerAddress - 1 {
+		others = append(others, s.api.lanes.followers.Join(here, places.Stranger, nil))
+	}
+	if slices.Contains(others, nil) || s.api.lanes.followers.Join(here, places.Stranger, nil) != nil {
 		t.Error("one address has another number of places than its own")
 	}
 	if rec := <-waits(t, s, tag, "wait=60"); rec.Code != http.StatusNotModified || rec.Header().Get("Preference-Applied") != "" {
 		t.Errorf("one too many waits: %d with %v", rec.Code, rec.Header())
 	}
-	s.api.followers.give(here, maxFollowersPerAddress-1)
+	for _, m := range others {
+		m.Leave()
+	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, revokedPath, strings.NewReader("x"))
 	r.Header.Set("If-None-Match", tag)
 	r.Header.Set("Prefer", "wait=60")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/httpapi/places"
 	"sallyport/identity"
 	"sallyport/store/audit"
 )
@@ -40,6 +41,11 @@ type exchange struct {
 	mount Mounted
 	// listed says whether the policy allows the call for a system too; nil if there is none.
 	listed func(system string) (bool, error)
+	// api serves the request; nil in tests without one.
+	api *API
+	// rw is the answer, seat the place that it needs.
+	rw   *response
+	seat seat
 }
 
 type exchangeKey struct{}
@@ -54,15 +60,19 @@ func exchangeFrom(ctx context.Context) *exchange {
 }
 
 // observe is the outermost layer: it names the request, sets the headers that
-// every answer has, survives a panic and writes the one log line.
-func (a *API) observe(next http.Handler) http.Handler {
+// every answer has, survives a panic and writes the one log line. The answer has a
+// place in lane, if it finds no other; nil: it needs none.
+func (a *API) observe(lane *places.Crowd, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start, x := time.Now(), &exchange{route: "none", bodyTimeout: a.cfg.BodyTimeout, bodies: a.bodies, memory: a.memory, maxOutput: a.cfg.MaxOutput}
-		req := audit.Request{ID: audit.NewRequestID(), ClientID: clientRequestID(r), SourceIP: a.sourceIP(r)}
+		start, x := time.Now(), &exchange{route: "none", bodyTimeout: a.cfg.BodyTimeout, bodies: a.bodies, memory: a.memory, maxOutput: a.cfg.MaxOutput, api: a}
+		addr := a.clientAddr(r)
+		req := audit.Request{ID: audit.NewRequestID(), ClientID: clientRequestID(r), SourceIP: addressText(addr)}
+		x.seat = seat{lane: lane, area: places.Area(addr), rank: a.lanes.book.Rank(addr)}
 		req.Traceparent, _ = audit.CleanTraceparent(r.Header.Get("Traceparent"))
 		ctx := audit.WithRequest(context.WithValue(r.Context(), exchangeKey{}, x), req)
 		r = r.WithContext(ctx)
-		rw := newResponse(w, a.cfg.WriteTimeout)
+		rw := newResponse(w, min(a.cfg.WriteTimeout, strangerPatience), x)
+		x.rw = rw
 		if r.ContentLength != 0 {
 			// Also for a body that no handler reads: net/http would wait for a part
 			// of it, without end, before it sends a large answer.
@@ -75,10 +85,12 @@ func (a *API) observe(next http.Handler) http.Handler {
 		defer func() {
 			abort := a.recovered(rw, r, recover())
 			unread := r.ContentLength != 0 && !x.bodyRead
-			if unread && x.caller.Valid() {
+			if unread && x.seat.leave != nil {
 				linger(rw, r.Body)
 			}
 			rw.finish(unread)
+			rw.end(r.ProtoMajor == 2 && !abort)
+			x.seat.stand()
 			x.giveBody()
 			took := time.Since(start)
 			a.logRequest(r, x, rw, took)
@@ -137,14 +149,14 @@ func PeerAddr(r *http.Request) (netip.Addr, bool) {
 	return peer.Addr().Unmap().WithZone(""), err == nil
 }
 
-// sourceIP is the client's address: the peer's, or what trusted proxies say. The
+// clientAddr is the client's address: the peer's, or what trusted proxies say. The
 // header is read from its end, since only there a trusted proxy has written; the
 // first address that is no trusted proxy is the client. A peer without an
-// address (Unix socket) yields "".
-func (a *API) sourceIP(r *http.Request) string {
+// address (Unix socket) yields the zero one.
+func (a *API) clientAddr(r *http.Request) netip.Addr {
 	ip, ok := PeerAddr(r)
 	if !ok {
-		return ""
+		return netip.Addr{}
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
@@ -157,7 +169,15 @@ func (a *API) sourceIP(r *http.Request) string {
 		}
 		ip = next.Unmap().WithZone("")
 	}
-	return ip.String()
+	return ip
+}
+
+// addressText is an address for records; "" if there is none.
+func addressText(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
 }
 
 func (a *API) trusted(ip netip.Addr) bool {
@@ -240,18 +260,4 @@ func knownMethod(m string) string {
 		return m
 	}
 	return "other"
-}
-
-// limited bounds the requests in flight. It refuses rather than queues: the
-// queue that is fair to callers is the executor's.
-func (a *API) limited(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		select {
-		case a.slots <- struct{}{}:
-			defer func() { <-a.slots }()
-			return h(w, r)
-		default:
-			return errOverloaded
-		}
-	}
 }

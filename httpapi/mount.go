@@ -115,7 +115,7 @@ func (a *API) serveMount(w http.ResponseWriter, r *http.Request, m Mounted) {
 		return call.Serve(w, r, caller)
 	})
 	if call.Public {
-		h = a.limited(func(w http.ResponseWriter, r *http.Request) error { return call.Serve(w, r, identity.Identity{}) })
+		h = a.in(a.lanes.public, func(w http.ResponseWriter, r *http.Request) error { return call.Serve(w, r, identity.Identity{}) })
 	}
 	err := h(w, r)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -16,17 +17,24 @@ const maxWrite = 64 << 10
 
 // A response gives each write a deadline of its own, and knows what was sent. A
 // deadline for the whole answer (http.Server.WriteTimeout) would cut long streams.
+// No byte of an answer is written without a place for it.
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	timeout time.Duration
+	x       *exchange
 	status  int // 0 until the header is written
 	bytes   int64
 	flushed bool
+	mute    bool // there was no place: the header alone is sent
+
+	mu    sync.Mutex // guards what follows, and the write deadline
+	gone  bool       // its place is somebody else's
+	ended bool       // net/http has it back
 }
 
-func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
-	rw := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout}
+func newResponse(w http.ResponseWriter, timeout time.Duration, x *exchange) *response {
+	rw := &response{ResponseWriter: w, control: http.NewResponseController(w), timeout: timeout, x: x}
 	rw.disarm() // of what the last request on this connection left
 	return rw
 }
@@ -36,21 +44,40 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 {
-		w.status = status
+		status = w.begin(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// begin finds the place that an answer needs. Without one the client gets a header
+// that says so and no body: headers need no room in a window of HTTP/2 (RFC 9113
+// §5.2.1), so that nothing waits for a client.
+func (w *response) begin(status int) int {
+	if !w.sit() {
+		w.mute, status = true, http.StatusServiceUnavailable
+		w.x.err, w.x.code = errOverloaded, "overloaded"
+		h := w.Header()
+		h.Del("Content-Type")
+		h.Set("Content-Length", "0")
+		h.Set("Retry-After", "1")
+	}
+	w.status = status
+	return status
+}
+
 func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.mute {
+		return len(p), nil
 	}
 	written := 0
 	for {
 		piece := p[written:min(len(p), written+maxWrite)]
-		w.arm()
+		w.await()
 		n, err := w.ResponseWriter.Write(piece)
-		w.disarm()
+		err = w.awaited(err)
 		written, w.bytes = written+n, w.bytes+int64(n)
 		if err != nil || written == len(p) {
 			return written, err
@@ -58,12 +85,41 @@ func (w *response) Write(p []byte) (int, error) {
 	}
 }
 
+// await and awaited stand around whatever may wait for the client.
+func (w *response) await() {
+	w.arm()
+	w.x.seat.member.Yield()
+}
+
+func (w *response) awaited(err error) error {
+	if !w.x.seat.member.Hold() && err == nil {
+		err = errClientGone
+	}
+	w.disarm()
+	return err
+}
+
+// cut ends what waits for the client. Anybody may call it, and whenever they like.
+func (w *response) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gone = true; !w.ended {
+		_ = w.control.SetWriteDeadline(past) // fails in tests only
+		_ = w.control.SetReadDeadline(past)
+	}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
 // FlushError is what http.ResponseController.Flush calls.
 func (w *response) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
 	w.flushed = true
-	w.arm()
-	defer w.disarm()
-	return w.control.Flush()
+	w.await()
+	return w.awaited(w.control.Flush())
 }
 
 // finish is the last call; net/http sends what is still buffered after it. Before it
@@ -78,12 +134,34 @@ func (w *response) finish(unread bool) {
 	}
 }
 
+// end is called when the request has been served. With HTTP/2 what is still buffered
+// waits for the client's window, in a goroutine of its own for each stream: so it is
+// sent while the request has its place. With HTTP/1 it waits in the connection's own
+// goroutine.
+func (w *response) end(multiplexed bool) {
+	if multiplexed && w.status != http.StatusSwitchingProtocols {
+		_ = w.FlushError() // a client that is gone needs no answer
+		w.arm()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+}
+
 // These ignore errors: a writer without deadlines is a test's recorder.
 // Disarming matters with HTTP/2, where a deadline that passes resets the stream
 // even when nothing is being written.
-func (w *response) arm()               { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *response) arm()               { w.writeBy(time.Now().Add(w.timeout)) }
 func (w *response) readBy(t time.Time) { _ = w.control.SetReadDeadline(t) }
-func (w *response) disarm()            { _ = w.control.SetWriteDeadline(time.Time{}) }
+func (w *response) disarm()            { w.writeBy(time.Time{}) }
+
+func (w *response) writeBy(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.gone {
+		_ = w.control.SetWriteDeadline(t)
+	}
+}
 
 // fail answers with the problem document of err, or in the form of the mounted API
 // that the request is for.

@@ -167,7 +167,7 @@ func TestTheSourceAddressIsThePeersUnlessATrustedProxySaysOtherwise(t *testing.T
 		for part := range strings.SplitSeq(c.forwarded, ", ") { // as one header or several
 			r.Header.Add("X-Forwarded-For", part)
 		}
-		if got := s.api.sourceIP(r); got != c.want {
+		if got := addressText(s.api.clientAddr(r)); got != c.want {
 			t.Errorf("peer %q, forwarded %q: %q, want %q", c.peer, c.forwarded, got, c.want)
 		}
 	}

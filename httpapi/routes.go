@@ -27,8 +27,8 @@ const (
 // publicRoutes are the calls for which there is a dependency.
 func (a *API) publicRoutes() []route {
 	routes := []route{
-		{http.MethodGet, "/livez", a.livez},
-		{http.MethodGet, "/readyz", a.readyz},
+		{http.MethodGet, "/livez", a.in(a.lanes.public, a.livez)},
+		{http.MethodGet, "/readyz", a.in(a.lanes.public, a.readyz)},
 		{http.MethodGet, "/v1/whoami", a.forCaller(opWhoami, asJSON(a.whoami))},
 	}
 	if a.cfg.Commands != nil {
@@ -40,20 +40,20 @@ func (a *API) publicRoutes() []route {
 	if a.cfg.Certificates != nil {
 		routes = append(routes,
 			route{http.MethodPost, "/v1/certificates", a.forCaller(opIssue, asJSON(a.issue))},
-			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.limited(a.trustedKeys)},
-			route{http.MethodGet, "/v1/ca/revoked-keys", a.limited(a.revokedKeys)})
+			route{http.MethodGet, "/v1/ca/trusted-user-ca-keys", a.in(a.lanes.nodes, a.trustedKeys)},
+			route{http.MethodGet, "/v1/ca/revoked-keys", a.in(a.lanes.nodes, a.revokedKeys)})
 	}
 	if a.cfg.Distribution != nil {
 		routes = append(routes,
-			route{http.MethodGet, "/v1/ca/manifest", a.limited(a.manifest)},
-			route{http.MethodGet, "/v1/ca/manifest.sig", a.limited(a.manifestSignature)})
+			route{http.MethodGet, "/v1/ca/manifest", a.in(a.lanes.nodes, a.manifest)},
+			route{http.MethodGet, "/v1/ca/manifest.sig", a.in(a.lanes.nodes, a.manifestSignature)})
 	}
 	return append(routes, a.compatRoutes()...)
 }
 
 // forCaller is how every call that needs a token is served.
 func (a *API) forCaller(operation string, h callerHandler) handler {
-	return a.limited(a.authenticated(operation, h))
+	return a.authenticated(operation, h)
 }
 
 // asJSON refuses a client that does not want what the call answers.

@@ -15,7 +15,21 @@ import (
 // own. Its owner adds TLS and the listener.
 func (a *API) Server() *http.Server {
 	return &http.Server{
-		Handler:           a.public,
+		Handler: a.public,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: a.cfg.MaxStreams,
+			// What a connection can have sent of bodies before anybody reads them, which
+			// net/http has at 1 MiB each.
+			MaxReceiveBufferPerConnection: 256 << 10,
+			MaxReceiveBufferPerStream:     256 << 10,
+			// A client that is gone without a word, and one that takes nothing.
+			SendPingTimeout:  time.Minute,
+			WriteByteTimeout: a.cfg.WriteTimeout,
+		},
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, placed(conn))
+		},
+		ConnState:         connState,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // tokens have up to 16 KiB

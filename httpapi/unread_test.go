@@ -14,7 +14,7 @@ func TestAnUnreadBodyDoesNotCancelTheNextRequest(t *testing.T) {
 	s := newService(t, nil)
 	large := strings.Repeat("x", 3000)
 	post := func(path string, serve handler) route { return route{http.MethodPost, path, serve} }
-	s.api.public = s.api.observe(newRouter(s.api, []route{
+	s.api.public = s.api.observe(s.api.lanes.public, newRouter(s.api, []route{
 		post("/ignores", func(w http.ResponseWriter, _ *http.Request) error {
 			writeJSON(w, http.StatusOK, large)
 			return nil

@@ -57,6 +57,17 @@ func (c *cache) get(sum [sha256.Size]byte, now time.Time) (entry, bool) {
 	return e, ok
 }
 
+// peek is get for who asks again if there is none: only a hit counts.
+func (c *cache) peek(sum [sha256.Size]byte, now time.Time) (entry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries.Get(sum, now)
+	if ok = ok && e.good(now); ok {
+		c.hits++
+	}
+	return e, ok
+}
+
 // put remembers an entry as long as its token lives.
 func (c *cache) put(sum [sha256.Size]byte, e entry, now time.Time) {
 	c.mu.Lock()

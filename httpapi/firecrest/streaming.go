@@ -90,6 +90,10 @@ func moveStream(c *call) error {
 	if s == nil {
 		return errNoStream
 	}
+	if err := httpapi.Enter(c.r, s.caller); err != nil {
+		c.handler.streams.finish(s, streamFailed, "too many requests of yours are in flight")
+		return err
+	}
 	c.caller, c.system = s.caller, s.system
 	conn, err := websocket.Accept(c.w, c.r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil { // it has answered
