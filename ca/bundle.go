@@ -1,8 +1,6 @@
 package ca
 
 import (
-	"bytes"
-
 	"golang.org/x/crypto/ssh"
 )
 
@@ -18,8 +16,9 @@ func (a *Authority) Fingerprint() string {
 
 // TrustBundle is the content of the nodes' TrustedUserCAKeys file: lines in
 // authorized_keys form, the active key first, because sshd stops reading at the
-// first line that it does not understand.
-func (a *Authority) TrustBundle() []byte { return bytes.Clone(a.ring.latest.Load().text) }
+// first line that it does not understand. It MUST NOT be changed, and is the same
+// bytes until the keys change.
+func (a *Authority) TrustBundle() []byte { return a.ring.latest.Load().text }
 
 // BundleVersion is that of TrustBundle; it rises with each change.
 func (a *Authority) BundleVersion() uint64 { return a.ring.latest.Load().Version }

@@ -52,7 +52,8 @@ const listTimeout = 10 * time.Second
 // rises with every change, at least to the Unix time of it: so a list is newer
 // than all before, even after a backup was restored.
 //
-// When the store fails, the list is the last one that could be made.
+// When the store fails, the list is the last one that could be made. It MUST NOT be
+// changed, and is the same bytes until there is another list.
 func (a *Authority) RevocationList() []byte {
 	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
@@ -61,7 +62,7 @@ func (a *Authority) RevocationList() []byte {
 		a.logger.Error("revocation list cannot be made anew", slog.Any("error", err))
 		list = a.revoked.latest.Load()
 	}
-	return bytes.Clone(list.bytes)
+	return list.bytes
 }
 
 // awaitPause is the time between two looks of [Authority.AwaitRevocationList].

@@ -53,6 +53,7 @@ type CommandRunner interface {
 // need to check them; see [ca.Authority].
 type CertificateAuthority interface {
 	Issue(ctx context.Context, r ca.Request) (*ssh.Certificate, error)
+	// What these return is never changed, and the same bytes until there are others.
 	TrustBundle() []byte
 	RevocationList() []byte
 	// RevocationVersion is that of the list, or of one before it; it never falls.
@@ -64,7 +65,7 @@ type CertificateAuthority interface {
 // A Distributor signs what login nodes must have, see sshd-config/nodesync.
 type Distributor interface {
 	// Manifest returns the manifest for what is published now, and the signature
-	// over it in the format of ssh-keygen -Y sign.
+	// over it in the format of ssh-keygen -Y sign. Neither is ever changed.
 	Manifest(ctx context.Context) (text, signature []byte, err error)
 }
 
@@ -205,20 +206,22 @@ const DefaultBodyMemory = 256 << 20
 
 // An API serves the public and the admin routes.
 type API struct {
-	cfg      Config
-	log      *slog.Logger
-	started  time.Time
-	public   http.Handler
-	admin    http.Handler
-	lanes    lanes
-	callers  *share   // requests in flight, by caller
-	recall   recaller // nil: the verifier cannot
-	rates    *rates
-	memory   *share    // bytes of output in answers
-	bodies   *share    // bytes of bodies
-	writers  sync.Pool // of *bufio.Writer
-	refusals *refusals
-	draining atomic.Bool
+	cfg       Config
+	log       *slog.Logger
+	started   time.Time
+	public    http.Handler
+	admin     http.Handler
+	lanes     lanes
+	sheets    sheets
+	readiness readiness
+	callers   *share   // requests in flight, by caller
+	recall    recaller // nil: the verifier cannot
+	rates     *rates
+	memory    *share    // bytes of output in answers
+	bodies    *share    // bytes of bodies
+	writers   sync.Pool // of *bufio.Writer
+	refusals  *refusals
+	draining  atomic.Bool
 	// leaving ends with Drain: nobody waits for changes of a service that goes.
 	leaving context.Context
 	leave   context.CancelFunc
@@ -231,15 +234,16 @@ func New(cfg Config) (*API, error) {
 	}
 	cfg.setDefaults()
 	a := &API{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		started:  time.Now(),
-		lanes:    newLanes(cfg),
-		callers:  newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
-		rates:    newRates(slices.Clone(cfg.Rates)),
-		memory:   newShare(cfg.OutputMemory, cfg.OutputMemory/4),
-		bodies:   newShare(cfg.BodyMemory, cfg.BodyMemory/4),
-		refusals: &refusals{audit: cfg.Audit, log: cfg.Logger},
+		cfg:       cfg,
+		log:       cfg.Logger,
+		started:   time.Now(),
+		lanes:     newLanes(cfg),
+		readiness: readiness{checks: slices.Clone(cfg.Checks)},
+		callers:   newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
+		rates:     newRates(slices.Clone(cfg.Rates)),
+		memory:    newShare(cfg.OutputMemory, cfg.OutputMemory/4),
+		bodies:    newShare(cfg.BodyMemory, cfg.BodyMemory/4),
+		refusals:  &refusals{audit: cfg.Audit, log: cfg.Logger},
 	}
 	a.recall, _ = cfg.Tokens.(recaller)
 	a.leaving, a.leave = context.WithCancel(context.Background())

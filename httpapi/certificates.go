@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -110,82 +108,4 @@ func addresses(o *object, field string) []netip.Prefix {
 // unixTime reads a certificate's time; those that package ca issues fit.
 func unixTime(seconds uint64) time.Time {
 	return time.Unix(int64(seconds), 0).UTC() //nolint:gosec // see above
-}
-
-// trustedKeys is GET /v1/ca/trusted-user-ca-keys.
-func (a *API) trustedKeys(w http.ResponseWriter, r *http.Request) error {
-	return serveShared(w, r, "text/plain; charset=utf-8", a.cfg.Certificates.TrustBundle())
-}
-
-// revokedKeys is GET /v1/ca/revoked-keys. A client that has the list, and prefers to
-// wait for the next one, is told when it is there.
-func (a *API) revokedKeys(w http.ResponseWriter, r *http.Request) error {
-	list := a.cfg.Certificates.RevocationList()
-	if wait := preferredWait(r); wait > 0 && hasBytes(r, list) {
-		list = a.awaitRevocations(w, r, list, wait)
-	}
-	return serveShared(w, r, "application/octet-stream", list)
-}
-
-// manifest is GET /v1/ca/manifest.
-func (a *API) manifest(w http.ResponseWriter, r *http.Request) error {
-	text, _, err := a.cfg.Distribution.Manifest(r.Context())
-	if err != nil {
-		return err
-	}
-	return serveShared(w, r, mediaJSON, text)
-}
-
-// manifestSignature is GET /v1/ca/manifest.sig.
-func (a *API) manifestSignature(w http.ResponseWriter, r *http.Request) error {
-	_, signature, err := a.cfg.Distribution.Manifest(r.Context())
-	if err != nil {
-		return err
-	}
-	return serveShared(w, r, "text/plain; charset=utf-8", signature)
-}
-
-// serveShared answers with bytes that are for everyone. What login nodes poll
-// needs no token: public keys and a revocation list are no secrets, and a node
-// that cannot fetch them keeps trusting what it should not. Caches must ask each
-// time.
-func serveShared(w http.ResponseWriter, r *http.Request, mediaType string, data []byte) error {
-	media, _, _ := strings.Cut(mediaType, ";")
-	if _, err := negotiate(r, media); err != nil {
-		return err
-	}
-	w.Header().Set("Cache-Control", "no-cache")
-	serveBytes(w, r, mediaType, data)
-	return nil
-}
-
-// serveBytes answers with a strong ETag, or with 304 to a client that has the
-// bytes (RFC 9110 §13.1.2).
-func serveBytes(w http.ResponseWriter, r *http.Request, mediaType string, data []byte) {
-	h := w.Header()
-	h.Set("ETag", tagOf(data))
-	if hasBytes(r, data) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	h.Set("Content-Type", mediaType)
-	h.Set("Content-Length", strconv.Itoa(len(data)))
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(data) // a client that is gone needs no answer
-}
-
-func tagOf(data []byte) string {
-	sum := sha256.Sum256(data)
-	return `"` + hex.EncodeToString(sum[:16]) + `"`
-}
-
-// hasBytes says whether the client has the bytes, by its If-None-Match.
-func hasBytes(r *http.Request, data []byte) bool {
-	tag := tagOf(data)
-	for known := range strings.SplitSeq(strings.Join(r.Header.Values("If-None-Match"), ","), ",") {
-		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == tag || known == "*" {
-			return true
-		}
-	}
-	return false
 }

@@ -27,7 +27,7 @@ var docsCSS string
 
 // docs is the API document and its page, both made once.
 type docs struct {
-	document, page []byte
+	document, page *shared
 	policy         string // Content-Security-Policy of the page
 }
 
@@ -42,15 +42,16 @@ func newDocs(routes []route) (*docs, error) {
 	doc.Paths = slices.DeleteFunc(doc.Paths, func(p member[pathItem]) bool {
 		return !slices.ContainsFunc(served, func(r route) bool { return r.path == p.name })
 	})
-	var err error
-	if d.document, err = onlyPaths(openAPI, doc.Paths); err != nil {
+	text, err := onlyPaths(openAPI, doc.Paths)
+	if err != nil {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
+	d.document = newShared(text)
 	var page bytes.Buffer
 	if err := pageTemplate().Execute(&page, pageOf(doc)); err != nil {
 		return nil, fmt.Errorf("docs page: %w", err)
 	}
-	d.page = page.Bytes()
+	d.page = newShared(page.Bytes())
 	// The browser applies the one embedded style sheet, and loads nothing at all.
 	sum := sha256.Sum256([]byte(docsCSS))
 	d.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
@@ -66,12 +67,12 @@ func (d *docs) routes() []route {
 }
 
 func (d *docs) serveDocument(w http.ResponseWriter, r *http.Request) error {
-	return serveShared(w, r, "application/json", d.document)
+	return d.document.serve(w, r, "application/json")
 }
 
 func (d *docs) servePage(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Security-Policy", d.policy)
-	return serveShared(w, r, "text/html; charset=utf-8", d.page)
+	return d.page.serve(w, r, "text/html; charset=utf-8")
 }
 
 // onlyPaths is the document with these paths only, in the order as written.

@@ -36,7 +36,7 @@ func preferredWait(r *http.Request) time.Duration {
 
 // awaitRevocations returns the list when it is another than the client's, or when
 // the client has waited for as long as it wants to.
-func (a *API) awaitRevocations(w http.ResponseWriter, r *http.Request, list []byte, wait time.Duration) []byte {
+func (a *API) awaitRevocations(w http.ResponseWriter, r *http.Request, list *shared, wait time.Duration) *shared {
 	// With a body that was not read it would not show that the client has gone.
 	if a.leaving.Err() != nil || r.ContentLength != 0 {
 		return list
@@ -56,7 +56,7 @@ func (a *API) awaitRevocations(w http.ResponseWriter, r *http.Request, list []by
 	for ctx.Err() == nil {
 		// Before the list: what changes in between is then seen.
 		version := a.cfg.Certificates.RevocationVersion()
-		if list = a.cfg.Certificates.RevocationList(); !hasBytes(r, list) {
+		if list = a.sheets.list.of(a.cfg.Certificates.RevocationList()); !list.held(r) {
 			break
 		}
 		a.cfg.Certificates.AwaitRevocationList(ctx, version)

@@ -1,15 +1,11 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
 	"time"
 
 	"sallyport/identity"
 )
-
-// checkTimeout bounds one readiness check.
-const checkTimeout = 2 * time.Second
 
 // whoamiAnswer is what the token says. It never has the token.
 type whoamiAnswer struct {
@@ -77,22 +73,4 @@ func (a *API) adminReadyz(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, status, answer)
 	return nil
-}
-
-// ready runs all checks, one after the other: they look at what the process
-// already knows.
-func (a *API) ready(ctx context.Context) ([]checkAnswer, bool) {
-	all := !a.draining.Load()
-	checks := []checkAnswer{{Name: "not draining", OK: all}}
-	for _, c := range a.cfg.Checks {
-		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-		err := c.Ready(ctx)
-		cancel()
-		answer := checkAnswer{Name: c.Name, OK: err == nil}
-		if err != nil {
-			answer.Error, all = err.Error(), false
-		}
-		checks = append(checks, answer)
-	}
-	return checks, all
 }
