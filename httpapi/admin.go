@@ -103,7 +103,7 @@ func (a *API) Load() Load {
 	free, callers := a.callers.state()
 	left, _ := a.memory.state()
 	return Load{
-		InFlight: a.cfg.MaxInFlight - int(free), MaxInFlight: a.cfg.MaxInFlight, Callers: callers, Places: a.lanes.count(),
+		InFlight: a.cfg.MaxInFlight - int(free), MaxInFlight: a.cfg.MaxInFlight, Callers: callers, Places: a.places(),
 		OutputBytes: a.cfg.OutputMemory - left, MaxOutputBytes: a.cfg.OutputMemory,
 	}
 }

@@ -30,6 +30,7 @@ import (
 
 	"sallyport/ca"
 	"sallyport/executor"
+	"sallyport/httpapi/places"
 	"sallyport/identity"
 	"sallyport/policy"
 	"sallyport/store/audit"
@@ -212,6 +213,7 @@ type API struct {
 	public    http.Handler
 	admin     http.Handler
 	lanes     lanes
+	bounds    bounds
 	sheets    sheets
 	readiness readiness
 	callers   *share   // requests in flight, by caller
@@ -238,6 +240,7 @@ func New(cfg Config) (*API, error) {
 		log:       cfg.Logger,
 		started:   time.Now(),
 		lanes:     newLanes(cfg),
+		bounds:    bounds{of: make(map[string]*places.Listener)},
 		readiness: readiness{checks: slices.Clone(cfg.Checks)},
 		callers:   newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
 		rates:     newRates(slices.Clone(cfg.Rates)),

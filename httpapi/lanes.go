@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"sallyport/httpapi/places"
@@ -61,12 +62,15 @@ type Places struct {
 	Verifying places.Count `json:"verifying"`
 	// KnownAddresses have shown a good token lately.
 	KnownAddresses int `json:"known_addresses"`
+	// Connections are those of each listener.
+	Connections map[string]places.Count `json:"connections"`
 }
 
-func (l *lanes) count() Places {
+func (a *API) places() Places {
+	l := &a.lanes
 	return Places{
 		Public: l.public.Count(), Nodes: l.nodes.Count(), Followers: l.followers.Count(), Verifying: l.verifying.Count(),
-		KnownAddresses: l.book.Known(),
+		KnownAddresses: l.book.Known(), Connections: a.bounds.count(),
 	}
 }
 
@@ -188,15 +192,36 @@ func (a *API) vouch(r *http.Request, caller identity.Identity) {
 type connKey struct{}
 
 // Bound bounds the connections that a listener has open at a time, and those of one
-// address that have shown no good token. It is for the raw connections, below TLS.
-func (a *API) Bound(l net.Listener, total, each int) *places.Listener {
+// address that have shown no good token. It is for the raw connections, below TLS. The
+// name is for the status and for metrics.
+func (a *API) Bound(name string, l net.Listener, total, each int) net.Listener {
 	const settle = time.Second // in which the first token of a client's burst is verified
-	return places.Listen(l, places.Limits{Total: total, Each: min(each, max(1, total/4)), Settle: settle}, func(addr netip.Addr) places.Rank {
+	bounded := places.Listen(l, places.Limits{Total: total, Each: min(each, max(1, total/4)), Settle: settle}, func(addr netip.Addr) places.Rank {
 		if rank := a.lanes.book.Rank(addr); rank == places.Node || !a.trusted(addr.Unmap().WithZone("")) {
 			return rank
 		}
 		return places.Proxy
 	})
+	a.bounds.mu.Lock()
+	defer a.bounds.mu.Unlock()
+	a.bounds.of[name] = bounded
+	return bounded
+}
+
+// bounds are the bounded listeners, by name.
+type bounds struct {
+	mu sync.Mutex // guards what follows
+	of map[string]*places.Listener
+}
+
+func (b *bounds) count() map[string]places.Count {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	counts := make(map[string]places.Count, len(b.of))
+	for name, l := range b.of {
+		counts[name] = l.Count()
+	}
+	return counts
 }
 
 // placed is the bounded connection below conn; nil if there is none.

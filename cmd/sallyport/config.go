@@ -48,38 +48,6 @@ type File struct {
 	StaticKeys []StaticKeySection `key:"static_keys"`
 }
 
-// ServerSection configures the public listener.
-type ServerSection struct {
-	// Address of the REST API.
-	Listen string `key:"listen" default:"127.0.0.1:8080" check:"listen"`
-	// PEM files of the TLS certificate chain and its key. Both are read again
-	// when they change. Without them the API speaks plain HTTP.
-	TLSCertificate string `key:"tls_certificate" example:"/etc/sallyport/tls.crt"`
-	TLSKey         string `key:"tls_key" example:"/etc/sallyport/tls.key"`
-	// How long clients that came by TLS shall come by TLS alone
-	// (Strict-Transport-Security), for this host name on every port; 0s does not say.
-	HSTSMaxAge time.Duration `key:"hsts_max_age" default:"8760h" check:"0s..17520h"`
-	// Allow plain HTTP on an address other than loopback, because a proxy in
-	// front ends TLS. Tokens cross that link in the clear.
-	PlainHTTP bool `key:"plain_http" default:"false"`
-	// Networks whose X-Forwarded-For is believed.
-	TrustedProxies []string `key:"trusted_proxies" check:"cidr" example:"10.0.0.0/8"`
-	// Requests served at the same time; more get 503 with Retry-After.
-	MaxInFlight int64 `key:"max_in_flight" default:"1024" check:"1..100000"`
-	// Requests of one caller among them; more get 429 with Retry-After.
-	MaxInFlightPerCaller int64 `key:"max_in_flight_per_caller" default:"256" check:"1..100000"`
-	// Bytes of a request body for exec, standard input included.
-	MaxBody int64 `key:"max_body" default:"1048576" check:"1024..67108864"`
-	// How long running requests may finish after SIGTERM.
-	DrainTimeout time.Duration `key:"drain_timeout" default:"30s" check:"0s..1h"`
-	// Unix socket of the admin commands, mode 0600. A relative path starts at
-	// data_dir.
-	AdminSocket string `key:"admin_socket" default:"admin.sock"`
-	// Confine the process while it serves (Landlock, seccomp): "on" as far as the kernel
-	// can, "require" or do not serve, which takes Linux 6.12, "off" not at all.
-	Sandbox string `key:"sandbox" default:"on" check:"on|require|off"`
-}
-
 // RateSection limits the requests of some tokens.
 type RateSection struct {
 	// Which tokens: the alias of their issuer, their client ("azp" or "client_id"),

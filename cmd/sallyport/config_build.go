@@ -154,6 +154,8 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 	cfg := httpapi.Config{
 		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody, HSTS: p.file.Server.HSTSMaxAge,
+		Nodes: nodeNetworks(p.file, nil), MaxStreams: int(p.file.Server.MaxStreams),
+		MaxAnonymous: int(p.file.Server.MaxAnonymous), MaxAnonymousPerAddress: int(p.file.Server.MaxAnonymousPerAddress),
 		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
 		Rates:      rates(p.file),
 		BodyMemory: max(httpapi.DefaultBodyMemory, 4*httpapi.BodyMemory(p.file.FirecREST.MaxBody)), // one caller's quarter has room for one

@@ -70,23 +70,31 @@ type signedManifest struct {
 	Text      []byte `json:"text"`
 	Signature []byte `json:"signature"`
 	parsed    nodesync.Manifest
+	// bundle and list are the bytes that it was last held against.
+	bundle, list []byte
 }
 
 // Manifest returns the manifest for what is published now, and its signature. A new version is made, and durable, when
 // something has changed or half the life of the last one is over.
 func (p *publisher) Manifest(ctx context.Context) (text, signature []byte, err error) {
-	want, err := p.draft()
+	bundle, list := p.source.TrustBundle(), p.source.RevocationList()
+	have := p.latest.Load()
+	if have != nil && have.fresh() && same(have.bundle, bundle) && same(have.list, list) {
+		return have.Text, have.Signature, nil
+	}
+	want, err := p.draft(bundle, list)
 	if err != nil {
 		return nil, nil, err
 	}
-	if have := p.latest.Load(); have != nil && have.serves(want) {
+	if have != nil && have.serves(want) {
+		p.latest.Store(have.against(bundle, list))
 		return have.Text, have.Signature, nil
 	}
 	const attempts = 5 // other processes may publish at the same time
 	for range attempts {
 		var next *signedManifest
 		if next, err = p.publish(ctx, want); err == nil {
-			p.latest.Store(next)
+			p.latest.Store(next.against(bundle, list))
 			return next.Text, next.Signature, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
@@ -96,19 +104,36 @@ func (p *publisher) Manifest(ctx context.Context) (text, signature []byte, err e
 	return nil, nil, fmt.Errorf("%w: manifest: %w", ca.ErrUnavailable, err)
 }
 
+// same says whether two slices are the same bytes in memory. The CA shows the same ones
+// until they change, so that a request costs no hash of a list.
+func same(a, b []byte) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// against is the manifest with the bytes that it was held against.
+func (s *signedManifest) against(bundle, list []byte) *signedManifest {
+	held := *s
+	held.bundle, held.list = bundle, list
+	return &held
+}
+
+// fresh says whether less than half the life of the manifest is over.
+func (s *signedManifest) fresh() bool {
+	left := time.Until(s.parsed.ExpiresAt)
+	return left > manifestLife/2 && left <= manifestLife+time.Minute
+}
+
 // serves says whether a manifest is still good for what is published.
 func (s *signedManifest) serves(want nodesync.Manifest) bool {
 	have := s.parsed
-	left := time.Until(have.ExpiresAt)
 	want.Version, want.IssuedAt, want.ExpiresAt = have.Version, have.IssuedAt, have.ExpiresAt
 	text, err := want.Marshal()
-	return err == nil && string(text) == string(s.Text) && left > manifestLife/2 && left <= manifestLife+time.Minute
+	return err == nil && string(text) == string(s.Text) && s.fresh()
 }
 
 // draft is the manifest for what is published now, but for its version and times.
-func (p *publisher) draft() (nodesync.Manifest, error) {
-	bundle := p.source.TrustBundle()
-	m := nodesync.Manifest{CA: "sallyport-user-ca", Trust: nodesync.Sum(bundle), Revocation: nodesync.Sum(p.source.RevocationList())}
+func (p *publisher) draft(bundle, list []byte) (nodesync.Manifest, error) {
+	m := nodesync.Manifest{CA: "sallyport-user-ca", Trust: nodesync.Sum(bundle), Revocation: nodesync.Sum(list)}
 	states := map[string]string{}
 	for _, k := range p.source.Keys() {
 		states[k.Fingerprint] = string(k.State)

@@ -89,7 +89,7 @@ func newLogger(s streams, cfg LogSection) *slog.Logger {
 // serve listens until ctx ends, then drains. It calls confined once every listener is open,
 // and serves only after it.
 func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile string, confined func() error) error {
-	public, err := listenPublic(ctx, f.Server, log)
+	public, err := listenPublic(ctx, d.api.Bound, f.Server, log)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 	servers := []*http.Server{publicServer, adminServer}
 	group, ctx := errgroup.WithContext(ctx)
 	if f.Metrics.Listen != "" {
-		l, err := listenBeside(ctx, "metrics.listen", f.Metrics.Listen)
+		l, err := listenBeside(ctx, d.api.Bound, "metrics.listen", f.Metrics.Listen)
 		if err != nil {
 			return errors.Join(err, public.Close(), admin.Close())
 		}
@@ -110,7 +110,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		group.Go(func() error { return closedIsFine(server.Serve(l)) })
 	}
 	if f.FirecREST.Enabled && f.FirecREST.Streamer.Listen != "" {
-		l, err := listenBeside(ctx, "firecrest.streamer.listen", f.FirecREST.Streamer.Listen)
+		l, err := listenBeside(ctx, d.api.Bound, "firecrest.streamer.listen", f.FirecREST.Streamer.Listen)
 		if err != nil {
 			return errors.Join(err, public.Close(), admin.Close())
 		}
@@ -122,6 +122,7 @@ func serve(ctx context.Context, d *daemon, f File, log *slog.Logger, addressFile
 		return errors.Join(err, public.Close(), admin.Close())
 	}
 	group.Go(func() error { return ignoreHangups(ctx, log) })
+	group.Go(func() error { return followNodes(ctx, f, d.api, log) })
 	group.Go(func() error { return closedIsFine(publicServer.Serve(public)) })
 	group.Go(func() error { return closedIsFine(adminServer.Serve(admin)) })
 	group.Go(func() error {
@@ -192,13 +193,13 @@ func closedIsFine(err error) error {
 }
 
 // listenPublic opens the listener of the API, with TLS if it is configured.
-func listenPublic(ctx context.Context, s ServerSection, log *slog.Logger) (net.Listener, error) {
+func listenPublic(ctx context.Context, bound bounding, s ServerSection, log *slog.Logger) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("server.listen: %w", err)
 	}
-	l = bounded(l, maxPublicConns())
+	l = bound("server.listen", l, maxPublicConns(s.MaxConnections), int(s.MaxConnectionsPerAddress))
 	if s.TLSCertificate == "" {
 		return l, nil
 	}

@@ -71,7 +71,7 @@ func TestTLSCertificateIsReadAgainAndABrokenOneLeavesTheLastInUse(t *testing.T) 
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writePair(t, cert, key, 1)
-	l, err := listenPublic(t.Context(), ServerSection{Listen: "127.0.0.1:0", TLSCertificate: cert, TLSKey: key}, slog.New(slog.DiscardHandler))
+	l, err := listenPublic(t.Context(), unbounded, ServerSection{Listen: "127.0.0.1:0", TLSCertificate: cert, TLSKey: key}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +109,10 @@ func TestATLSKeyThatEveryoneCanReadIsRefused(t *testing.T) {
 	if err := os.Chmod(key, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := listenPublic(t.Context(), ServerSection{Listen: "127.0.0.1:0", TLSCertificate: cert, TLSKey: key}, slog.New(slog.DiscardHandler))
+	_, err := listenPublic(t.Context(), unbounded, ServerSection{Listen: "127.0.0.1:0", TLSCertificate: cert, TLSKey: key}, slog.New(slog.DiscardHandler))
 	if err == nil {
 		t.Fatal("a key of mode 0644 was taken")
 	}
 }
+
+func unbounded(_ string, l net.Listener, _, _ int) net.Listener { return l }
