@@ -23,6 +23,11 @@ func (p *Policy) MayRunCommands(ctx context.Context, id identity.Identity, act A
 	return p.mayRunCommands(ctx, CallerOf(id), act)
 }
 
+// CallerMayRunCommands is MayRunCommands for a caller who might come.
+func (p *Policy) CallerMayRunCommands(ctx context.Context, caller Caller, act Act) (bool, error) {
+	return p.mayRunCommands(ctx, caller, act)
+}
+
 func (p *Policy) mayRunCommands(ctx context.Context, caller Caller, act Act) (bool, error) {
 	for _, power := range p.powers {
 		if power.Operation == act.Operation {

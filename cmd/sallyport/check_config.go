@@ -41,7 +41,7 @@ func newCheckConfig(s streams) *cobra.Command {
 			return err
 		}
 		err = errors.Join(
-			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), checkStaging(f))
+			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f))
 		if err != nil {
 			return err
 		}

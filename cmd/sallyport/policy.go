@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/httpapi/firecrest"
 	"sallyport/policy"
 )
 
@@ -80,7 +81,10 @@ func newPolicyTest(s streams) *cobra.Command {
 type policyAnswer struct {
 	Rules   []policyStep `json:"rules"`
 	Allowed bool         `json:"allowed"`
-	// DeniedBy is the rule, or "default" or "openfga", that denies.
+	// Commands says whether the caller may run commands on the system; it is left out of
+	// calls that are for none.
+	Commands *bool `json:"commands,omitempty"`
+	// DeniedBy is the rule, or "default", "openfga" or "commands", that denies.
 	DeniedBy string `json:"denied_by,omitempty"`
 	Message  string `json:"message,omitempty"`
 	Reason   string `json:"reason,omitempty"`
@@ -107,6 +111,9 @@ func (c *policyCase) explain(ctx context.Context, f File, out io.Writer, asJSON 
 			answer.Rules = append(answer.Rules, stepOf(step))
 		}
 		answer.decided(err)
+		if err := c.explainCommands(ctx, p, &answer); err != nil {
+			return err
+		}
 	}
 	if asJSON {
 		if err := printJSON(out, answer); err != nil {
@@ -117,6 +124,23 @@ func (c *policyCase) explain(ctx context.Context, f File, out io.Writer, asJSON 
 	}
 	if !answer.Allowed {
 		return fmt.Errorf("%q would not be allowed", c.act.Operation)
+	}
+	return nil
+}
+
+// explainCommands adds what becomes of an allowed call of who may run no commands.
+func (c *policyCase) explainCommands(ctx context.Context, p *policy.Policy, answer *policyAnswer) error {
+	if !answer.Allowed || c.act.System == "" {
+		return nil
+	}
+	may, err := p.CallerMayRunCommands(ctx, c.caller, c.act)
+	if err != nil {
+		return err
+	}
+	answer.Commands = &may
+	if !may && slices.Contains(firecrest.Commands(), c.act.Operation) {
+		answer.Allowed, answer.DeniedBy = false, "commands"
+		answer.Reason = "it needs a command on the node, and the caller may run none (commands_denied)"
 	}
 	return nil
 }
@@ -158,6 +182,10 @@ func (a *policyAnswer) print(out io.Writer) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", r.Rule, r.Effect, r.Result)
 	}
 	if err := table.Flush(); err != nil {
+		return err
+	}
+	if a.Allowed && a.Commands != nil && !*a.Commands {
+		_, err := fmt.Fprintln(out, "allowed, over SFTP: the caller may run no commands on the system")
 		return err
 	}
 	if a.Allowed {

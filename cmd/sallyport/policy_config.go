@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"sallyport/httpapi"
 	"sallyport/httpapi/firecrest"
@@ -21,18 +22,26 @@ const maxServiceToken = 16 << 10
 // the configuration has them served.
 func operations() []string { return slices.Concat(httpapi.Operations(), firecrest.Operations()) }
 
-// powers are the calls, of those that this service serves, by which callers run code of
-// their own on a system, or get a login that does.
-func powers(f File) (list []policy.Power) {
-	for _, p := range httpapi.Powers() {
-		if p.Anywhere && f.CA.Enabled || !p.Anywhere && f.Executor.Enabled {
-			list = append(list, p)
-		}
+// powers are the calls by which callers run code of their own on a system, or get a login
+// that does. Without a CA there are no certificates to be had.
+func powers(f File) []policy.Power {
+	return slices.DeleteFunc(slices.Concat(httpapi.Powers(), firecrest.Powers()), func(p policy.Power) bool {
+		return p.Anywhere && !f.CA.Enabled
+	})
+}
+
+// warnOfHollowRules names the rules that allow what needs a command on a node to callers
+// who may run none. It is no mistake: such a rule may be for others too.
+func warnOfHollowRules(f File, log *slog.Logger) error {
+	p, err := policy.New(policyConfig(f))
+	if err != nil {
+		return err
 	}
-	if f.FirecREST.Enabled {
-		list = append(list, firecrest.Powers()...)
+	for _, a := range p.Advise(firecrest.Commands()) {
+		log.Warn("a rule of the policy allows what needs a command on the node to callers who may run none: it will be denied (commands_denied)",
+			slog.String("rule", a.Rule), slog.String("callers like those of", a.Callers), slog.String("calls", strings.Join(a.Operations, " ")))
 	}
-	return list
+	return nil
 }
 
 // policyConfig is the policy of a file but for the OpenFGA server.
@@ -117,12 +126,15 @@ func (d *daemon) openPolicy(f File) (*policy.Policy, error) {
 	return policy.New(cfg)
 }
 
-// probePolicy has the OpenFGA server asked once what it will be asked, so that a model
+// probePolicy says in the log what the policy cannot do. It has the OpenFGA server asked once what it will be asked, so that a model
 // which lacks something is told in the log before somebody is refused. The service starts
 // all the same: login nodes need its files.
 func (d *daemon) probePolicy(p *parts) {
 	if p.policy == nil {
 		return
+	}
+	if err := warnOfHollowRules(p.file, p.log); err != nil { // it was compiled before
+		p.log.Error("the policy cannot be read", slog.Any("error", err))
 	}
 	d.background(func(ctx context.Context) {
 		if err := p.policy.Probe(ctx); err != nil && ctx.Err() == nil {
