@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -172,7 +173,7 @@ type call struct {
 // An answer is what came back.
 type answer struct {
 	status int
-	code   string // of the problem document, if it is one
+	code   string // of the problem document or FirecREST's error, if it is one
 	header http.Header
 	body   []byte
 }
@@ -219,6 +220,7 @@ func (v *service) call(ctx context.Context, c call) (answer, error) {
 	}
 	var problem struct{ Code string }
 	_ = json.Unmarshal(text, &problem) // an answer that is none has no code
+	problem.Code = cmp.Or(problem.Code, res.Header.Get("F7T-ErrorCode"))
 	return answer{res.StatusCode, problem.Code, res.Header, text}, nil
 }
 

@@ -48,11 +48,18 @@ func startSite(ctx context.Context, binary string) (s *site, err error) {
 	}
 	var users []loginnode.User
 	for i := range 4 {
-		users = append(users, loginnode.User{Name: login(i)})
+		u := loginnode.User{Name: login(i)}
+		if i == bashPerson {
+			u.Shell = "/bin/bash"
+		}
+		users = append(users, u)
 	}
 	s.node, err = loginnode.Start(ctx, loginnode.Config{Users: users})
 	return s, err
 }
+
+// bashPerson has a shell that runs ~/.bashrc before each command.
+const bashPerson = 3
 
 // login is the account of a person.
 func login(person int) string { return fmt.Sprintf("user%d", person) }
