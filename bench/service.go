@@ -43,6 +43,11 @@ const configuration = `
 [server]
 listen = "127.0.0.1:0"
 
+[audit]
+caller_bytes_per_minute = 0 # load comes from few callers
+
+[[rates]]
+
 [[issuers]]
 alias = "bench"
 url = %q

@@ -136,7 +136,7 @@ func (f *Files) event(action audit.Action, o operation) audit.Event {
 	ev.Detail["operation"], ev.Detail["path"] = o.name, o.path
 	maps.Copy(ev.Detail, o.detail)
 	for _, name := range []string{"path", "target"} {
-		if s := ev.Detail[name]; !utf8.ValidString(s) || len(s) > audit.MaxFieldBytes {
+		if s := ev.Detail[name]; !utf8.ValidString(s) {
 			sum := sha256.Sum256([]byte(s)) // the record cannot hold it as it is
 			ev.Detail[name+"_sha256"] = hex.EncodeToString(sum[:])
 		}

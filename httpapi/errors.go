@@ -78,6 +78,7 @@ var kinds = []struct {
 	{policy.ErrUnavailable, kind{http.StatusServiceUnavailable, "policy_unavailable", "No decision could be had", "The site's policy could not be decided for this call, so nothing was done; try again.", 1}},
 	{identity.ErrUnavailable, kind{http.StatusServiceUnavailable, "issuer_unavailable", "Issuer is not available", "The keys of the token's issuer cannot be had at the moment.", 5}},
 
+	{audit.ErrShare, kind{http.StatusTooManyRequests, "audit_share", "Your part of the audit log is used up", "The act would write more into the audit log than one caller may in a minute. Nothing was done.", 1}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, ca.CodeRevoked, "Access was revoked", "The caller or the key was revoked. Only the site's administrators can lift that.", 0}},
 	{executor.ErrRevoked, kind{http.StatusForbidden, "access_revoked", "Access was revoked", "The caller's access was revoked. If the command had been started, it was ended.", 0}},
 	{executor.ErrUnknownSystem, kind{http.StatusNotFound, "system_unknown", "No such system", "There is no system of this name, or it is not for this caller.", 0}},
@@ -177,10 +178,15 @@ func problemOf(ctx context.Context, err error) problem {
 		p.retry = int(busy.RetryAfter.Seconds())
 	}
 	if e, ok := errors.AsType[*rateError](err); ok {
-		p.retry = min(int((e.after+time.Second-1)/time.Second), 60)
+		p.retry = retryAfter(e.after)
+	} else if e, ok := errors.AsType[*audit.ShareError](err); ok {
+		p.retry = retryAfter(e.RetryAfter)
 	}
 	return p
 }
+
+// retryAfter is a wait in whole seconds, a minute at most.
+func retryAfter(wait time.Duration) int { return min(int((wait+time.Second-1)/time.Second), 60) }
 
 func kindOf(err error) kind {
 	code := codePolicy

@@ -80,7 +80,7 @@ func TestMemoryIsChargedAsDecoded(t *testing.T) {
 		}
 		kept := []any{o.texts("argv"), o.texts("principals"), o.textMap("env"), o, text}
 		runtime.ReadMemStats(&after)
-		took := int64(after.TotalAlloc - before.TotalAlloc) //nolint:gosec // bytes of one body
+		took := int64(after.TotalAlloc - before.TotalAlloc)
 		if took > charged {
 			t.Errorf("%s: %d values in %d bytes take %d, charged are %d", name, values, len(text), took, charged)
 		}

@@ -77,7 +77,14 @@ func (f *refusals) write(ctx context.Context, e audit.Event, q *quota, most int)
 	}
 	// What is refused stays refused whether or not this can be recorded, and the record
 	// must not depend on whether the client waits for it.
-	if err := f.audit.Record(context.WithoutCancel(ctx), e); err != nil {
+	err := f.audit.Record(context.WithoutCancel(ctx), e)
+	if errors.Is(err, audit.ErrShare) {
+		f.mu.Lock()
+		q.suppressed += suppressed + 1
+		f.mu.Unlock()
+		return
+	}
+	if err != nil {
 		f.log.LogAttrs(ctx, slog.LevelError, "refusal was not recorded",
 			slog.String("request_id", audit.RequestFrom(ctx).ID), slog.Any("error", err))
 	}

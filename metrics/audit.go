@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"sallyport/store/audit"
@@ -37,7 +38,11 @@ func (r recorder) RecordLater(ctx context.Context, e audit.Event, done func(erro
 }
 
 func (r recorder) count(e audit.Event, err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, audit.ErrShare):
+		r.m.overShare.Inc()
+		return
+	case err != nil:
 		r.m.unsaved.Inc()
 		return
 	}

@@ -33,6 +33,8 @@ type Metrics struct {
 	events   *prometheus.CounterVec
 	records  prometheus.Histogram
 	unsaved  prometheus.Counter
+	// overShare counts acts that were refused because their caller's part of the log was used up.
+	overShare prometheus.Counter
 }
 
 // New returns metrics that know the process and the version, and nothing else yet.
@@ -62,13 +64,17 @@ func New(version string) *Metrics {
 			Namespace: namespace, Name: "audit_record_failures_total",
 			Help: "Events that could not be recorded, so that the act did not happen.",
 		}),
+		overShare: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "audit_share_refusals_total",
+			Help: "Events that were not recorded, and acts that did not happen, because their caller's part of the audit log was used up.",
+		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "1, with the version of the program.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(build, m.requests, m.duration, m.sent, m.events, m.records, m.unsaved,
+	m.registry.MustRegister(build, m.requests, m.duration, m.sent, m.events, m.records, m.unsaved, m.overShare,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

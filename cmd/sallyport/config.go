@@ -22,7 +22,8 @@ type File struct {
 	// The public listener.
 	Server ServerSection `key:"server"`
 	// How many requests a minute are answered. The first table that matches a token
-	// counts, alone; without any table there is no limit. Repeat the table for more.
+	// counts, alone. A caller whom none matches has 6000 a minute, 1000 of them at once; a
+	// last table without any number takes that limit away. Repeat the table for more.
 	Rates []RateSection `key:"rates"`
 	// Who may ask for what, of those whose token is good; see docs/policy.md.
 	Policy PolicySection `key:"policy"`

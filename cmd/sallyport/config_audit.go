@@ -15,6 +15,16 @@ type AuditSection struct {
 	// made and after it. "reads": also each file opened to be read and each
 	// directory listed. Attributes (stat) are never recorded.
 	Files string `key:"files" default:"reads" check:"reads|changes"`
+	// Bytes of records that one caller may cause in a minute, and as much at once after a
+	// rest; of tokens that are refused, an address. More acts are refused with 429 and
+	// Retry-After. A command takes about 1,300 bytes. 0 means any number.
+	CallerBytesPerMinute int64 `key:"caller_bytes_per_minute" default:"8388608" check:"0..17179869184"`
+	// Bytes of the file system that are kept for what administrators do: with less free,
+	// acts of callers are refused with 503. 0 keeps nothing.
+	ReserveBytes int64 `key:"reserve_bytes" default:"268435456" check:"0..1099511627776"`
+	// Bytes that all files of the folder may have before acts of callers are refused with
+	// 503, until older files were moved to an archive. 0 means any number.
+	MaxTotalBytes int64 `key:"max_total_bytes" default:"0" check:"0..1099511627776"`
 	// Where events are shipped as they are made, beside the files here.
 	Ship AuditShipSection `key:"ship"`
 	// A receiver of syslog messages (RFC 5424) over TLS (RFC 5425). Repeat the table for more.

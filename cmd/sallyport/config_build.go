@@ -11,6 +11,7 @@ import (
 	"sallyport/httpapi"
 	"sallyport/httpapi/firecrest"
 	"sallyport/identity"
+	"sallyport/store/audit"
 )
 
 // The functions of this file translate sections of the configuration file into
@@ -138,6 +139,10 @@ func probesOf(authority *ca.Authority, log *slog.Logger) func(context.Context) [
 	}
 }
 
+// defaultRate is that of a caller for whom the configuration has none. It is above what the
+// pollers of many jobs make, and below what keeps others from a node or fills a disk soon.
+const defaultPerMinute, defaultBurst = 6000, 1000
+
 func rates(f File) (list []httpapi.RatePolicy) {
 	for _, r := range f.Rates {
 		list = append(list, httpapi.RatePolicy{
@@ -146,7 +151,15 @@ func rates(f File) (list []httpapi.RatePolicy) {
 			All:  httpapi.Rate{PerMinute: int(r.ClientPerMinute), Burst: int(r.ClientBurst)},
 		})
 	}
-	return list
+	return append(list, httpapi.RatePolicy{Each: httpapi.Rate{PerMinute: defaultPerMinute, Burst: defaultBurst}})
+}
+
+func auditConfig(f File, log *slog.Logger) audit.Config {
+	return audit.Config{
+		Dir: f.Audit.Dir, MaxBytes: f.Audit.MaxFileBytes, Logger: log, Limits: audit.Limits{
+			BytesPerMinute: f.Audit.CallerBytesPerMinute, Reserve: f.Audit.ReserveBytes, MaxTotal: f.Audit.MaxTotalBytes,
+		},
+	}
 }
 
 func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {

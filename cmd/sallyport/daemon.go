@@ -166,7 +166,7 @@ func (d *daemon) close() error {
 
 // openRecords opens the audit log and the database.
 func (d *daemon) openRecords(p *parts) (err error) {
-	p.audit, err = audit.Open(audit.Config{Dir: p.file.Audit.Dir, MaxBytes: p.file.Audit.MaxFileBytes, Logger: p.log})
+	p.audit, err = audit.Open(auditConfig(p.file, p.log))
 	if err != nil {
 		return inUse(p.file, err)
 	}

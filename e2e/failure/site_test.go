@@ -102,6 +102,9 @@ listen = %[6]q
 [audit]
 dir = %[4]q
 commands = %[5]t
+caller_bytes_per_minute = 0
+reserve_bytes = 0
+[[rates]]
 [[issuers]]
 alias = "test"
 url = %[1]q

@@ -50,7 +50,7 @@ func start() position {
 	return position{file: 1, hash: strings.Repeat("0", hashHex)}
 }
 
-// appendLine appends the line after p, with members as appendEvent made them, and
+// appendLine appends the line after p, with members as membersOf made them, and
 // returns its position.
 func (p position) appendLine(b []byte, now time.Time, members []byte) ([]byte, position) {
 	from := len(b)

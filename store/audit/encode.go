@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,20 +12,24 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a record. A longer string is cut and ends with "…"; more details, or
-// a detail whose name is not allowed, are a mistake of the program and fail.
+// Bounds of a record. A longer string is cut and ends with "…", and the record has the
+// SHA-256 of the whole under its name and "_sha256"; more details, or a detail whose name
+// is not allowed, are a mistake of the program and fail.
 const (
 	// MaxFieldBytes is how much of one string a record keeps.
-	MaxFieldBytes = 4096
+	MaxFieldBytes = 512
+	// MaxLongBytes is how much it keeps of a command that the configuration wants recorded, and
+	// of the principals of a certificate.
+	MaxLongBytes = 4096
 	// MaxDetails is how many entries Event.Detail may have.
 	MaxDetails = 32
 
 	maxDetailName = 64
 )
 
-// appendEvent appends the members of the record that come from the caller, each
+// membersOf returns the members of the record that come from the caller, each
 // with a comma in front, in a fixed order.
-func appendEvent(b []byte, r Request, e Event) ([]byte, error) {
+func membersOf(r Request, e Event) (b []byte, err error) {
 	if e.Action == "" {
 		return nil, errors.New("event has no action")
 	}
@@ -44,13 +50,16 @@ func appendEvent(b []byte, r Request, e Event) ([]byte, error) {
 		{"sallyport.system", e.System},
 		{"destination.address", e.Node},
 	} {
-		b = appendField(b, f.name, f.value)
+		b = appendDigest(appendField(b, f.name, f.value), f.name, f.value)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Detail)) {
 		if !validDetail(name) {
 			return nil, fmt.Errorf("event %q has a detail named %.80q", e.Action, name)
 		}
 		b = appendField(b, "sallyport."+name, e.Detail[name])
+		if _, there := e.Detail[name+digestOf]; !there {
+			b = appendDigest(b, "sallyport."+name, e.Detail[name])
+		}
 	}
 	return b, nil
 }
@@ -77,16 +86,36 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, `,"`...)
 	b = append(b, name...)
 	b = append(b, `":"`...)
-	b = appendText(b, cut(value))
+	b = appendText(b, cut(value, mostOf(name)))
 	return append(b, '"')
 }
 
-// cut keeps whole characters of at most MaxFieldBytes.
-func cut(s string) string {
-	if len(s) <= MaxFieldBytes {
+// digestOf ends the name of a field with the digest of another one.
+const digestOf = "_sha256"
+
+// appendDigest appends the digest of a value that appendField cuts.
+func appendDigest(b []byte, name, value string) []byte {
+	if len(value) <= mostOf(name) {
+		return b
+	}
+	sum := sha256.Sum256([]byte(value))
+	return appendField(b, name+digestOf, hex.EncodeToString(sum[:]))
+}
+
+// mostOf is how many bytes of a field are kept.
+func mostOf(name string) int {
+	if name == "sallyport.command" || name == "sallyport.principals" {
+		return MaxLongBytes
+	}
+	return MaxFieldBytes
+}
+
+// cut keeps whole characters of at most so many bytes.
+func cut(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	end := MaxFieldBytes - len("…")
+	end := most - len("…")
 	for i := 0; i < utf8.UTFMax-1 && !utf8.RuneStart(s[end]); i++ {
 		end--
 	}

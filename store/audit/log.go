@@ -35,6 +35,8 @@ type Config struct {
 	// 4 KiB. Files are never removed: older ones may be moved to an archive, but
 	// Verify wants all of them in one folder.
 	MaxBytes int64
+	// Limits are those of people's records.
+	Limits Limits
 	// Logger gets what Open had to repair after a crash; nil discards it.
 	Logger *slog.Logger
 }
@@ -52,6 +54,8 @@ type Log struct {
 	maxBytes int64
 	writer   *groupcommit.Writer[*record]
 	close    func() error
+	limits   *limits
+	repeats  *repeats
 
 	mark      atomic.Pointer[Mark] // the end, for readers
 	written   atomic.Int64
@@ -78,7 +82,7 @@ var _ Recorder = (*Log)(nil)
 
 // A record is a queued event and what became of it.
 type record struct {
-	members []byte // as appendEvent made them
+	members []byte // as membersOf made them
 	err     error
 }
 
@@ -98,25 +102,49 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l.publish(0)
 	l.writer = groupcommit.NewSettling(maxBatch, l.commit, headDelay, l.acknowledge)
+	l.repeats = newRepeats(l.recordCount(cfg.Logger))
 	l.close = sync.OnceValue(func() error {
+		l.repeats.end()
 		l.writer.Close()
 		return errors.Join(l.headErr, l.file.Close(), l.head.file.Close())
 	})
 	return l, nil
 }
 
-// Record makes the event durable. Its errors wrap ErrUnavailable. ctx ends the
+// Record makes the event durable. Its errors wrap ErrUnavailable, or ErrShare if the event is
+// more than its person's part of the log. The same refusal that comes again and again is counted,
+// which is durable later. ctx ends the
 // wait only until the event is taken into a write; afterwards Record waits for
 // the disk. An event whose Record failed may still be found in the log, if the
 // disk failed late: the log then tells of an act that did not happen, never the
 // other way round.
 func (l *Log) Record(ctx context.Context, e Event) error {
-	members, err := appendEvent(nil, RequestFrom(ctx), e)
+	members, err := membersOf(RequestFrom(ctx), e)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if l.repeats.counted(RequestFrom(ctx), e) {
+		return nil
+	}
 	r := &record{members: members}
+	if err := l.limits.admit(RequestFrom(ctx), e, lineSize(r)); err != nil {
+		return err
+	}
 	return r.outcome(l.writer.Do(ctx, r))
+}
+
+// recordCount records how often a refusal came again.
+func (l *Log) recordCount(logger *slog.Logger) func(Request, Event) {
+	return func(request Request, e Event) {
+		members, err := membersOf(request, e)
+		if err == nil {
+			r := &record{members: members}
+			err = r.outcome(l.writer.Do(context.Background(), r)) // nobody waits for it
+		}
+		if err != nil {
+			logger.Error("how often something was refused is not in the audit log", slog.Any("error", err))
+		}
+	}
 }
 
 // RecordLater is Record without the wait for the disk, for the end of an act that
@@ -124,12 +152,16 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 // next one that somebody waits for, or after 20 ms. done is called once with what Record would have returned, by the log's own goroutine, which it must
 // not hold up. Events are written in the order of the calls.
 func (l *Log) RecordLater(ctx context.Context, e Event, done func(error)) {
-	members, err := appendEvent(nil, RequestFrom(ctx), e)
+	members, err := membersOf(RequestFrom(ctx), e)
 	if err != nil {
 		done(fmt.Errorf("%w: %w", ErrUnavailable, err))
 		return
 	}
 	r := &record{members: members}
+	if err := l.limits.admit(RequestFrom(ctx), e, lineSize(r)); err != nil {
+		done(err)
+		return
+	}
 	if err := l.writer.Start(ctx, r, func(err error) { done(r.outcome(err)) }); err != nil {
 		done(r.outcome(err))
 	}
@@ -160,6 +192,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.MaxBytes != 0 && cfg.MaxBytes < minMaxBytes {
 		errs = append(errs, fmt.Errorf("file size of %d bytes, at least %d are needed", cfg.MaxBytes, minMaxBytes))
+	}
+	if min(cfg.Limits.BytesPerMinute, cfg.Limits.Reserve, cfg.Limits.MaxTotal) < 0 {
+		errs = append(errs, errors.New("a limit is negative"))
 	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = defaultMaxBytes

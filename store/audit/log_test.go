@@ -112,7 +112,7 @@ func TestLongValuesAreCutAtACharacter(t *testing.T) {
 			t.Errorf("%.10s… of %d bytes was kept as %.10s… of %d", test.value, len(test.value), got, len(got.(string)))
 		}
 	}
-	if got := cut(strings.Repeat("\x80", MaxFieldBytes+9)); len(got) > MaxFieldBytes {
+	if got := cut(strings.Repeat("\x80", MaxFieldBytes+9), MaxFieldBytes); len(got) > MaxFieldBytes {
 		t.Errorf("a value without any character start was cut to %d bytes", len(got))
 	}
 }

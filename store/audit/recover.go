@@ -25,7 +25,7 @@ func open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", cfg.Dir, err)
 	}
-	l := &Log{dir: cfg.Dir, maxBytes: cfg.MaxBytes, head: head}
+	l := &Log{dir: cfg.Dir, maxBytes: cfg.MaxBytes, head: head, limits: newLimits(cfg.Limits, cfg.Dir)}
 	if err := l.recover(cfg.Logger); err != nil {
 		errs := []error{fmt.Errorf("%q: %w", cfg.Dir, err), head.file.Close()}
 		if l.file != nil {
