@@ -55,6 +55,8 @@ type Config struct {
 	// LedgerRetention is how long a row outlives its certificate; 0 means
 	// DefaultLedgerRetention.
 	LedgerRetention time.Duration
+	// Approvals lets administrators' acts through or holds them; nil holds none.
+	Approvals Approver
 	// Logger receives what goes wrong beside the act itself; nil discards it.
 	Logger *slog.Logger
 }
@@ -67,6 +69,7 @@ type Authority struct {
 	probing   chan struct{} // one element while a round of probes is under way
 	store     store.Store
 	audit     audit.Recorder
+	approvals Approver
 	profiles  map[string]*profile
 	retention time.Duration
 	logger    *slog.Logger
@@ -96,6 +99,7 @@ func New(cfg Config) (*Authority, error) {
 		probing:   make(chan struct{}, 1),
 		store:     cfg.Store,
 		audit:     cfg.Audit,
+		approvals: cfg.Approvals,
 		profiles:  profiles,
 		retention: cfg.LedgerRetention,
 		logger:    cfg.Logger,

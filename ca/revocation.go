@@ -322,6 +322,9 @@ func (a *Authority) Lift(ctx context.Context, actor Actor, r Revocation) (Revoke
 	if err := actor.check(); err != nil {
 		return Revoked{}, err
 	}
+	if err := a.approveLift(ctx, actor, r); err != nil {
+		return Revoked{}, err
+	}
 	if err := a.record(ctx, r.event("revoke.lift", actor, audit.Unknown)); err != nil {
 		return Revoked{}, err
 	}

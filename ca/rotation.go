@@ -110,6 +110,9 @@ func (a *Authority) Act(ctx context.Context, act Act) (RingStatus, error) {
 	if act.DryRun {
 		return a.rehearse(ctx, v, act, c)
 	}
+	if err := a.approve(ctx, v, act, c); err != nil {
+		return RingStatus{}, err
+	}
 	if act.Step == StepStage {
 		if c, err = a.makeKey(act); err != nil {
 			return RingStatus{}, err

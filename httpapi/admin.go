@@ -41,6 +41,9 @@ func (a *API) adminRoutes() []route {
 	if a.cfg.Revocations != nil {
 		routes = append(routes, a.revocationRoutes()...)
 	}
+	if a.cfg.Approvals != nil {
+		routes = append(routes, a.approvalAdminRoutes()...)
+	}
 	if a.cfg.Snapshots != nil {
 		routes = append(routes, route{http.MethodPost, "/v1/admin/snapshot", a.snapshot})
 	}

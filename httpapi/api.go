@@ -129,6 +129,10 @@ type Config struct {
 	Sessions SessionCloser
 	// Ring serves /v1/admin/ca on the admin listener.
 	Ring ca.Rotator
+	// Approvals serves /v1/admin/approvals there.
+	Approvals Approvals
+	// Approvers decides who may approve by a token, at /v1/approvals; nil is nobody.
+	Approvers Authorizer
 	// Refusals serves /v1/admin/ca/refusals there.
 	Refusals RefusalProber
 	// Ledger serves /v1/admin/certificates on the admin listener.

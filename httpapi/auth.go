@@ -67,11 +67,7 @@ func (a *API) authorize(r *http.Request, operation string, caller identity.Ident
 		return caller, nil
 	}
 	act := actOf(r, operation)
-	if err := a.cfg.Policy.Authorize(r.Context(), caller, act); err != nil {
-		if denied, ok := errors.AsType[*policy.DeniedError](err); ok {
-			a.recordDenied(r.Context(), caller, act, denied)
-			err = &requestError{err: denied, detail: denied.Message}
-		}
+	if err := a.authorizeBy(r, a.cfg.Policy, caller, act); err != nil {
 		return caller, err
 	}
 	exchangeFrom(r.Context()).listed = func(system string) (bool, error) {
@@ -97,6 +93,15 @@ func Listed(ctx context.Context, system string) (bool, error) {
 		return ask(system)
 	}
 	return true, nil
+}
+
+func (a *API) authorizeBy(r *http.Request, policies Authorizer, caller identity.Identity, act policy.Act) error {
+	err := policies.Authorize(r.Context(), caller, act)
+	if denied, ok := errors.AsType[*policy.DeniedError](err); ok {
+		a.recordDenied(r.Context(), caller, act, denied)
+		err = &requestError{err: denied, detail: denied.Message}
+	}
+	return err
 }
 
 // actOf is what a request asks for.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/ca"
+	"sallyport/ca/approval"
 	"sallyport/executor"
 	"sallyport/identity"
 	"sallyport/policy"
@@ -109,6 +110,11 @@ var kinds = []struct {
 	{ca.ErrStep, kind{http.StatusConflict, "step_refused", "Step is refused", "The step is not safe or not possible now. Nothing was changed.", 0}},
 	{ca.ErrNotFound, kind{http.StatusNotFound, "serial_unknown", "No such certificate", "The ledger has no certificate with this serial number.", 0}},
 
+	{approval.ErrHeld, kind{http.StatusConflict, "approval_required", "Another person must approve", "This takes two people. Nothing was done.", 0}},
+	{approval.ErrUnknown, kind{http.StatusNotFound, "proposal_unknown", "No such proposal", "No such proposal stands: its time is over, its act was done, or there was none.", 0}},
+	{approval.ErrSamePerson, kind{http.StatusForbidden, "approval_own", "Not your own proposal", "Who proposed an act cannot approve it.", 0}},
+	{approval.ErrFull, kind{http.StatusConflict, "proposals_full", "Too many proposals", "Too many proposals stand. Approve or reject some.", 0}},
+
 	{context.DeadlineExceeded, kind{http.StatusGatewayTimeout, "timeout", "Time is over", "The answer did not come in time.", 0}},
 	{errInternal, kind{http.StatusInternalServerError, "internal", "Internal error", "Something is wrong with the service. Its log has the reason under the request id.", 0}},
 }
@@ -164,12 +170,14 @@ func problemOf(ctx context.Context, err error) problem {
 		RequestID: audit.RequestFrom(ctx).ID,
 		retry:     k.retry,
 	}
-	// These four types are the only errors with a text for clients.
+	// These five types are the only errors with a text for clients.
 	if e, ok := errors.AsType[*requestError](err); ok {
 		p.Field, p.Allowed, p.Detail = e.field, e.allowed, cmp.Or(e.detail, k.detail)
 	} else if e, ok := errors.AsType[*executor.CommandError](err); ok {
 		p.Field, p.Detail = e.Field, e.Detail
 	} else if e, ok := errors.AsType[*ca.StepError](err); ok {
+		p.Detail = e.Error()
+	} else if e, ok := errors.AsType[*approval.HeldError](err); ok {
 		p.Detail = e.Error()
 	} else if e, ok := errors.AsType[*ca.RequestError](err); ok && e.Code == k.code {
 		p.Field, p.Detail = e.Field, e.Detail

@@ -9,7 +9,9 @@ import (
 
 // Operations are the names by which a policy knows the calls that need a token.
 // Certificates in the formats of other services count as certificates.
-func Operations() []string { return []string{opWhoami, opSystems, opSystem, opExec, opIssue} }
+func Operations() []string {
+	return []string{opWhoami, opSystems, opSystem, opExec, opIssue, opProposals, opApprove}
+}
 
 // Powers are those of them by which callers run code of their own.
 func Powers() []policy.Power {
@@ -48,6 +50,7 @@ func (a *API) publicRoutes() []route {
 			route{http.MethodGet, "/v1/ca/manifest", a.in(a.lanes.nodes, a.manifest)},
 			route{http.MethodGet, "/v1/ca/manifest.sig", a.in(a.lanes.nodes, a.manifestSignature)})
 	}
+	routes = append(routes, a.approvalRoutes()...)
 	return append(routes, a.compatRoutes()...)
 }
 

@@ -27,6 +27,8 @@ type File struct {
 	Rates []RateSection `key:"rates"`
 	// Who may ask for what, of those whose token is good; see docs/policy.md.
 	Policy PolicySection `key:"policy"`
+	// Acts of administrators that take two people; see docs/operations.md.
+	Approval ApprovalSection `key:"approval"`
 	// What the daemon writes to standard error. Audit records go elsewhere.
 	Log LogSection `key:"log"`
 	// Numbers about the service, for Prometheus.

@@ -20,7 +20,7 @@ import (
 func (f File) databasePath() string { return filepath.Join(f.DataDir, "sallyport.db") }
 
 func identityConfig(f File, log *slog.Logger) identity.Config {
-	cfg := identity.Config{Logger: log, KeepClaims: len(f.Policy.Rules) > 0}
+	cfg := identity.Config{Logger: log, KeepClaims: len(f.Policy.Rules) > 0 || len(f.Approval.AdminGroups) > 0}
 	for _, s := range f.Issuers {
 		cfg.Issuers = append(cfg.Issuers, identity.IssuerConfig{
 			Alias: s.Alias, URL: s.URL, Audiences: s.Audiences, Algorithms: s.Algorithms,
@@ -37,7 +37,7 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 
 func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
-		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.recorder(), Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.recorder(), Approvals: p.gate, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
 		Rotation: rotationConfig(f),
 		Profiles: []ca.ProfileConfig{
 			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
@@ -179,6 +179,7 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Revocations, cfg.Refusals = p.authority, p.authority
+		cfg.Approvals = p.gate
 		cfg.Compat = compatConfig(p)
 		manifests := &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.recorder(), log: p.log}
 		cfg.Distribution = manifests
@@ -187,6 +188,9 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 	}
 	if p.policy != nil {
 		cfg.Policy = p.policy
+	}
+	if p.approvers != nil {
+		cfg.Approvers = p.approvers
 	}
 	if commands != nil {
 		cfg.Commands, cfg.Sessions = commands, commands

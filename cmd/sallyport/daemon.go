@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/ca"
+	"sallyport/ca/approval"
 	"sallyport/executor"
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
@@ -49,6 +50,8 @@ type parts struct {
 	keys      caKeys
 	authority *ca.Authority
 	policy    *policy.Policy // nil: there is none
+	gate      *approval.Gate
+	approvers *policy.Policy // nil: nobody approves by a token
 	// distribution signs the manifests that nodes follow.
 	distribution *ca.Key
 }
@@ -73,6 +76,9 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 	if err := d.ship(p); err != nil {
 		return d, err
 	}
+	if err := passGate(p); err != nil {
+		return d, err
+	}
 	if p.tokens, err = identity.New(identityConfig(f, log)); err != nil {
 		return d, err
 	}
@@ -95,6 +101,9 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 		return d, err
 	}
 	d.probePolicy(p)
+	if p.approvers, err = approvers(f); err != nil {
+		return d, err
+	}
 	mounts, err := d.mounts(p)
 	if err != nil {
 		return d, err
@@ -176,6 +185,20 @@ func (d *daemon) openRecords(p *parts) (err error) {
 		return inUse(p.file, err)
 	}
 	d.closers = append(d.closers, p.db.Close)
+	p.gate, err = newGate(p.file, p.db, p.recorder())
+	return err
+}
+
+// passGate records what takes two people if that has changed, and refuses to serve from a
+// folder whose restore nobody else has approved.
+func passGate(p *parts) error {
+	ctx := context.Background()
+	if err := p.gate.Announce(ctx); err != nil {
+		return err
+	}
+	if err := p.gate.Release(ctx); err != nil {
+		return fmt.Errorf("%q came from a backup: %w", p.file.DataDir, err)
+	}
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/ca"
+	"sallyport/ca/approval"
 	"sallyport/internal/backup"
 	"sallyport/internal/sealed"
 	"sallyport/store"
@@ -77,20 +78,29 @@ func restore(ctx context.Context, s streams, file, dir string, passphrase []byte
 	if err != nil {
 		return fmt.Errorf("%q: %w; nothing was changed", file, err)
 	}
+	var held error
 	m, err := backup.Extract(ctx, r, dir, func(staging string, m backup.Manifest) error {
-		return settle(ctx, staging, m, reason)
+		err := settle(ctx, s, staging, m, reason)
+		if errors.Is(err, approval.ErrHeld) {
+			held, err = err, nil
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%q: %w", file, err)
 	}
 	fmt.Fprintf(s.out, "%s: restored as it was on %s at %s\n", dir, stamp(m.Created), m.Host)
 	fmt.Fprint(s.err, restoreNotes)
+	if held != nil {
+		fmt.Fprintf(s.err, "sallyport: note: the service does not start from it before that: %v\n", held)
+	}
 	notePaths(s, filepath.Join(dir, filepath.FromSlash(m.Config)), dir)
 	return nil
 }
 
-// settle checks what was restored into dir, and makes it a state of its own.
-func settle(ctx context.Context, dir string, m backup.Manifest, reason string) error {
+// settle checks what was restored into dir, and makes it a state of its own. The error
+// wraps [approval.ErrHeld] if all is well and a second person is needed.
+func settle(ctx context.Context, s streams, dir string, m backup.Manifest, reason string) error {
 	if err := settleStore(ctx, filepath.Join(dir, filepath.FromSlash(m.Store))); err != nil {
 		return err
 	}
@@ -111,8 +121,35 @@ func settle(ctx context.Context, dir string, m backup.Manifest, reason string) e
 	if err := errors.Join(err, log.Close()); err != nil {
 		return err
 	}
-	_, err = audit.Verify(folder)
-	return err
+	if _, err = audit.Verify(folder); err != nil {
+		return err
+	}
+	return holdRestore(ctx, s, dir, m, reason)
+}
+
+// holdRestore has the next start wait for a second person, if its configuration wants one.
+func holdRestore(ctx context.Context, s streams, dir string, m backup.Manifest, reason string) error {
+	f, err := loadConfig(filepath.Join(dir, filepath.FromSlash(m.Config)), s.getenv)
+	if err != nil {
+		f = File{} // the start decides by the configuration that it has then
+	}
+	log, err := audit.Open(audit.Config{Dir: filepath.Join(dir, filepath.FromSlash(m.Audit))})
+	if err != nil {
+		return err
+	}
+	db, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, filepath.FromSlash(m.Store))})
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	gate, err := newGate(f, db, log)
+	if err == nil {
+		err = gate.Hold(ctx, approval.Request{
+			Acts: []string{approval.Restore}, By: approval.Person{UID: os.Getuid()}, Reason: reason,
+			Text: "serving from the backup of " + m.Created.Format(time.RFC3339) + " at " + m.Host,
+			Key:  m.Created.Format(time.RFC3339Nano) + " " + m.Host,
+		})
+	}
+	return errors.Join(err, db.Close(), log.Close())
 }
 
 // settleStore checks the store, and makes its records fit for today. The manifest

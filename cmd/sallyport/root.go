@@ -46,7 +46,7 @@ func newRoot(s streams) *cobra.Command {
 	root.AddCommand(
 		newDemo(s), newInit(s), newServe(s), newCheckConfig(s), newImport(s),
 		newExec(s), newCert(s), newWhoami(s),
-		newTop(s), newCA(s), newRevoke(s), newKRL(s), newAudit(s), newPolicy(s), newSSHDConfig(s), newNode(s),
+		newTop(s), newCA(s), newRevoke(s), newApprove(s), newKRL(s), newAudit(s), newPolicy(s), newSSHDConfig(s), newNode(s),
 		newBackup(s), newRestore(s), newVersion())
 	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultHelpCmd()

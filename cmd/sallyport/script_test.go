@@ -121,17 +121,21 @@ func trust(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(siteOf(ts).node.SetTrustedUserCAKeys([]byte(ts.ReadFile(args[0]))))
 }
 
-// mintToken sets a variable to a token: token VAR LOGIN [LIFE].
+// mintToken sets a variable to a token: token VAR LOGIN [LIFE] [CLAIM=VALUE...].
 func mintToken(ts *testscript.TestScript, _ bool, args []string) {
+	claims := map[string]any{"preferred_username": args[1], "sub": "sub-" + args[1]}
 	life := 10 * time.Minute
-	if len(args) > 2 {
+	for _, arg := range args[2:] {
+		if name, value, ok := strings.Cut(arg, "="); ok {
+			claims[name] = value
+			continue
+		}
 		var err error
-		life, err = time.ParseDuration(args[2])
+		life, err = time.ParseDuration(arg)
 		ts.Check(err)
 	}
-	token, err := siteOf(ts).issuer.Mint(map[string]any{
-		"preferred_username": args[1], "sub": "sub-" + args[1], "exp": time.Now().Add(life).Unix(),
-	})
+	claims["exp"] = time.Now().Add(life).Unix()
+	token, err := siteOf(ts).issuer.Mint(claims)
 	ts.Check(err)
 	ts.Setenv(args[0], token)
 }
