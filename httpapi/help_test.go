@@ -215,8 +215,9 @@ func newService(t testing.TB, change func(*Config)) *service {
 		Certificates: fakeCA{func(ca.Request) (*ssh.Certificate, error) { return nil, ca.ErrUnavailable }},
 		Distribution: fakeDistributor{},
 		Compat:       Compat{SSHKeys: true, DeiC: "demoCA"},
-		Audit:        s.trail,
-		Logger:       slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Approvals:    noApprovals{}, Approvers: administrators(t, "alice"),
+		Audit:  s.trail,
+		Logger: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&cfg)
