@@ -89,7 +89,10 @@ func TestPeopleAreToldApart(t *testing.T) {
 		proposer, approver Person
 		ok                 bool
 	}{
-		{root, root, false}, {root, other, true}, {root, anna, true}, {anna, anna, false},
+		{root, root, false},
+		{root, other, true},
+		{root, anna, true},
+		{anna, anna, false},
 		{anna, Person{Issuer: "https://a", Subject: "2"}, true},
 		{anna, Person{Issuer: "https://b", Subject: "1"}, true},
 		{anna, Person{UID: 7, Issuer: "https://a", Subject: "1", Login: "other"}, false},
