@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +19,8 @@ import (
 
 const checkConfigLong = `Check a configuration file and what it names: keys, passphrase, TLS files, key
 files of issuers, known_hosts, and the modes of all of them. Every mistake is
-printed at once; those of the file itself with line, key and what is allowed.
+printed at once, with line, key and what is allowed. What is allowed and should
+not be is a warning, and serve logs it at each start; docs/trust.md lists both.
 
 No network is used and nothing is written. Run it as the user that will serve.`
 
@@ -36,12 +35,15 @@ func newCheckConfig(s streams) *cobra.Command {
 		if err := warnOfUnknownVariables(cmd.Context(), log, s.environ); err != nil {
 			return err
 		}
-		f, err := loadConfig(*config, s.getenv)
+		f, d, err := readConfig(*config, s.getenv)
 		if err != nil {
 			return err
 		}
 		err = errors.Join(
-			checkDataDir(f.DataDir), checkInputs(*config, f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f))
+			checkDataDir(f.DataDir), d.checkFiles(&f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f))
+		for _, w := range d.warnings {
+			fmt.Fprintf(s.err, "sallyport: warning: %s\n", w.in(*config))
+		}
 		if err != nil {
 			return err
 		}
@@ -49,42 +51,6 @@ func newCheckConfig(s streams) *cobra.Command {
 		return nil
 	}
 	return cmd
-}
-
-// checkInputs refuses files that decide who may do what and that somebody other
-// than root and the service's own user can write or replace.
-func checkInputs(config string, f File) error {
-	paths := []string{config}
-	for _, i := range f.Issuers {
-		paths = append(paths, i.JWKSFile)
-	}
-	for _, y := range f.Systems {
-		paths = append(paths, y.KnownHosts...)
-	}
-	var errs []error
-	for _, path := range paths {
-		if path != "" {
-			errs = append(errs, checkInput(path), checkInput(filepath.Dir(path)))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// checkInput checks a file or folder. That one is missing is for its reader to say.
-func checkInput(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil //nolint:nilerr // see above
-	}
-	// In a sticky folder such as /tmp only the owner of a file can replace it.
-	sticky := info.IsDir() && info.Mode()&fs.ModeSticky != 0
-	if info.Mode().Perm()&0o022 != 0 && !sticky {
-		return fmt.Errorf("%q can be written by others (mode %04o): chmod go-w %[1]s", path, info.Mode().Perm())
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int64(st.Uid) != int64(os.Geteuid()) {
-		return fmt.Errorf("%q belongs to uid %d: it must belong to root or to uid %d, which serves", path, st.Uid, os.Geteuid())
-	}
-	return nil
 }
 
 // checkCAKey opens the key unless only a terminal could give its passphrase.

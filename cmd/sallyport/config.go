@@ -416,7 +416,10 @@ type S3Section struct {
 	PublicURL string `key:"public_url" check:"url" example:"https://s3.example.org"`
 	// Where this service and the jobs on systems reach it, if that is elsewhere.
 	PrivateURL string `key:"private_url" check:"url" example:"https://s3.internal.example.org:9000"`
-	Region     string `key:"region" default:"us-east-1"`
+	// Allow http:// in public_url to an address other than loopback. Files of users, and addresses that
+	// are good for them, cross that link in the clear.
+	AllowHTTP bool   `key:"allow_http" default:"false"`
+	Region    string `key:"region" default:"us-east-1"`
 	// A bucket of its own, which must exist, with a lifecycle rule that removes objects and
 	// incomplete uploads after some days: nothing else does. Objects are
 	// LOGIN/RANDOM/NAME; callers get addresses that are signed for one of them.

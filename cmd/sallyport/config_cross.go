@@ -80,9 +80,6 @@ func (d *decoder) checkIssuers(issuers []IssuerSection) {
 		if s.JWKSURL != "" && s.JWKSFile != "" {
 			d.fail(at("jwks_file"), "excludes jwks_url: keep one of them")
 		}
-		if !s.AllowHTTP && s.JWKSFile == "" && (strings.HasPrefix(s.URL, "http://") || strings.HasPrefix(s.JWKSURL, "http://")) {
-			d.fail(at("url"), "must begin with https://, or set allow_http = true for development")
-		}
 	}
 }
 
@@ -156,9 +153,6 @@ func (d *decoder) checkStreamer(s StreamerSection) {
 	u, err := url.Parse(s.URL)
 	if err != nil || s.URL == "" {
 		return // said already
-	}
-	if u.Scheme != "https" && !isLoopback(net.JoinHostPort(u.Hostname(), "80")) {
-		d.fail("firecrest.streamer.url", "%q must begin with https://: files must not cross a network in the clear", s.URL)
 	}
 	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		d.fail("firecrest.streamer.url", "%q must have no path: the service's calls follow", s.URL)

@@ -35,37 +35,47 @@ type configError struct {
 func (e *configError) Error() string {
 	lines := make([]string, 0, len(e.mistakes))
 	for _, m := range e.mistakes {
-		where := e.path
-		if m.line > 0 {
-			where += ":" + strconv.Itoa(m.line)
-		}
-		lines = append(lines, where+": "+m.key+": "+m.text)
+		lines = append(lines, m.in(e.path))
 	}
 	return strings.Join(lines, "\n")
+}
+
+func (m mistake) in(path string) string {
+	if m.line > 0 {
+		path += ":" + strconv.Itoa(m.line)
+	}
+	return path + ": " + m.key + ": " + m.text
 }
 
 // loadConfig reads the file at path, lets the environment (getenv) overrule it,
 // fills in defaults, and checks all of it. It returns a *configError that lists
 // every mistake.
 func loadConfig(path string, getenv func(string) string) (File, error) {
+	f, _, err := readConfig(path, getenv)
+	return f, err
+}
+
+// readConfig is loadConfig for those who go on to check the files that it names, and who tell of warnings.
+func readConfig(path string, getenv func(string) string) (File, *decoder, error) {
 	text, err := readBounded(path, maxConfigBytes)
 	if err != nil {
-		return File{}, fmt.Errorf("configuration: %w; give --config or SALLYPORT_CONFIG, or make one with 'sallyport init DIR'", err)
+		return File{}, nil, fmt.Errorf("configuration: %w; give --config or SALLYPORT_CONFIG, or make one with 'sallyport init DIR'", err)
 	}
 	tree := map[string]any{}
 	if _, err := toml.Decode(string(text), &tree); err != nil {
-		return File{}, syntaxError(path, err)
+		return File{}, nil, syntaxError(path, err)
 	}
-	d := decoder{lines: locateKeys(string(text)), getenv: getenv, from: map[string]string{}}
+	d := &decoder{path: path, lines: locateKeys(string(text)), getenv: getenv, from: map[string]string{}}
 	var f File
 	d.table(reflect.ValueOf(&f).Elem(), tree, "", nil)
 	d.crossCheck(&f)
+	d.checkTrust(&f)
 	if len(d.mistakes) > 0 {
 		slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.line - b.line })
-		return File{}, &configError{path, d.mistakes}
+		return File{}, nil, &configError{path, d.mistakes}
 	}
 	f.resolvePaths(filepath.Dir(path))
-	return f, nil
+	return f, d, nil
 }
 
 func syntaxError(path string, err error) error {
@@ -81,18 +91,27 @@ func syntaxError(path string, err error) error {
 
 // A decoder moves a parsed TOML tree into the structs of config.go.
 type decoder struct {
+	path     string
 	lines    map[string]int
 	getenv   func(string) string
 	from     map[string]string // the environment variable that a key's value is from
 	mistakes []mistake
+	warnings []mistake // what is allowed, and should not be
 }
 
 func (d *decoder) fail(key, format string, args ...any) {
-	m := mistake{d.lines[key], key, fmt.Sprintf(format, args...)}
+	d.mistakes = append(d.mistakes, d.about(key, fmt.Sprintf(format, args...)))
+}
+
+func (d *decoder) warn(key, format string, args ...any) {
+	d.warnings = append(d.warnings, d.about(key, fmt.Sprintf(format, args...)))
+}
+
+func (d *decoder) about(key, text string) mistake {
 	if variable := d.from[key]; variable != "" {
-		m.line, m.text = 0, "environment variable "+variable+": "+m.text
+		return mistake{0, key, "environment variable " + variable + ": " + text}
 	}
-	d.mistakes = append(d.mistakes, m)
+	return mistake{d.lines[key], key, text}
 }
 
 // mistaken reports whether something is wrong with key already: then it is not

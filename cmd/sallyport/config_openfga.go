@@ -8,6 +8,9 @@ type OpenFGASection struct {
 	// whether USER_TYPE:LOGIN has RELATION to OBJECT_TYPE:SYSTEM. Nothing is allowed
 	// while it does not answer.
 	URL string `key:"url" check:"url" example:"https://openfga.example.org"`
+	// Allow http:// to an address other than loopback. Who is on the way can read its
+	// token there, and allow anything to anybody.
+	AllowHTTP bool `key:"allow_http" default:"false"`
 	// Ids of the store, and of the authorization model if it is not to be the latest.
 	Store string `key:"store" example:"01JQ3V0000000000000000STRE"`
 	Model string `key:"model" example:"01JQ3V0000000000000000MDEL"`

@@ -5,8 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/url"
 	"slices"
 	"time"
 
@@ -15,17 +13,8 @@ import (
 	"sallyport/ca/krl"
 	"sallyport/executor"
 	"sallyport/executor/credential"
-	"sallyport/httpapi"
 	"sallyport/store/audit"
 )
-
-// compatConfig warns at each start of what should be off.
-func compatConfig(p *parts) httpapi.Compat {
-	if p.file.CA.Compat.SSHKeys {
-		p.log.Warn("ca.compat.ssh_keys is on: private keys are sent over the network; whoever reads an answer is the user until the certificate ends")
-	}
-	return httpapi.Compat(p.file.CA.Compat)
-}
 
 // elsewhere says whether certificates come from a service over the network.
 func (s ExecutorSection) elsewhere() bool {
@@ -35,16 +24,6 @@ func (s ExecutorSection) elsewhere() bool {
 func (d *decoder) checkRemote(s RemoteSection) {
 	const at = "executor.remote."
 	d.require(at+"url", s.URL)
-	u, err := url.Parse(s.URL)
-	if err == nil && s.URL != "" && u.Scheme == "http" && !s.AllowHTTP && !isLoopback(net.JoinHostPort(u.Hostname(), "80")) && !d.mistaken(at+"url") {
-		d.fail(at+"url", "must begin with https://, or set executor.remote.allow_http = true and accept that tokens cross that link in the clear")
-	}
-	if err == nil && u.RawQuery != "" {
-		d.fail(at+"url", "must have no query: a path is added to it")
-	}
-	if l, err := url.Parse(s.RevocationList); err == nil && l.Scheme == "http" && !s.AllowHTTP && !isLoopback(net.JoinHostPort(l.Hostname(), "80")) {
-		d.fail(at+"revocation_list", "must begin with https://, or set executor.remote.allow_http = true")
-	}
 	if s.CAKeys == "" {
 		d.requireList(at+"ca_fingerprints", s.CAFingerprints, "give it, or ca_keys; else any CA would be believed")
 	}

@@ -37,12 +37,12 @@ func newServe(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the service", GroupID: "service", Long: serveLong, Args: exactArgs(),
 	}
-	config := configFlag(cmd, s)
+	path := configFlag(cmd, s)
 	part := roleAll
 	cmd.Flags().Var(&part, "role", `"ca" or "executor" runs that part alone, whatever the configuration enables; "all" what it enables`)
 	addressFile := cmd.Flags().String("address-file", "", "write the address of the API here once it answers (for port 0)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f, err := loadConfig(*config, part.getenv(s.getenv))
+		f, config, err := readConfig(*path, part.getenv(s.getenv))
 		if err != nil {
 			return err
 		}
@@ -55,8 +55,11 @@ func newServe(s streams) *cobra.Command {
 		}
 		lockMemory(cmd.Context(), log)
 		// Before the key, so that the wrong user is told so.
-		if err := errors.Join(checkDataDir(f.DataDir), checkInputs(*config, f)); err != nil {
+		if err := errors.Join(checkDataDir(f.DataDir), config.checkFiles(&f)); err != nil {
 			return err
+		}
+		for _, w := range config.warnings {
+			log.WarnContext(cmd.Context(), "dangerous setting: "+w.text, slog.String("key", w.key), slog.Int("line", w.line))
 		}
 		key, err := loadCAKey(s, f)
 		if err != nil {
@@ -67,7 +70,7 @@ func newServe(s streams) *cobra.Command {
 			return err
 		}
 		confined := func() error {
-			return confine(cmd.Context(), f.Server.Sandbox, f.confinement(*config, *addressFile, s.getenv), log)
+			return confine(cmd.Context(), f.Server.Sandbox, f.confinement(*path, *addressFile, s.getenv), log)
 		}
 		return errors.Join(serve(cmd.Context(), d, f, log, *addressFile, confined), d.close())
 	}
