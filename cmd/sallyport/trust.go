@@ -25,7 +25,9 @@ func trustRules() []trustRule {
 		listenerRow("server.listen", "where tokens come in", "without TLS: an address other than loopback, unless `server.plain_http` is true", ""),
 		fileRow("server.tls_certificate", "what clients believe to be this service"),
 		secretRow("server.tls_key", "who can be this service to clients"),
-		switchRow("server.plain_http", "whether tokens may cross a network in the clear", "true, on an address other than loopback", func(c *trustCheck) bool { return c.file.Server.TLSCertificate == "" && !isLoopback(c.file.Server.Listen) },
+		switchRow("server.plain_http", "whether tokens may cross a network in the clear", "true, on an address other than loopback", func(c *trustCheck) bool {
+			return c.file.Server.TLSCertificate == "" && !isLoopback(c.file.Server.Listen)
+		},
 			"tokens cross the network in the clear up to the proxy that ends TLS, and whoever reads one there is its owner: see that nobody else can reach this address"),
 		{
 			key: "server.trusted_proxies", decides: "whose word for a client's address is believed: for rates, bounds and records", check: checkProxies,

@@ -56,7 +56,7 @@ func texts(v reflect.Value) []string {
 	if v.Kind() == reflect.String {
 		return []string{v.String()}
 	}
-	list, _ := v.Interface().([]string)
+	list, _ := reflect.TypeAssert[[]string](v)
 	return list
 }
 
@@ -181,4 +181,3 @@ func groupReads(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().Perm()&0o077 == 0o040
 }
-

@@ -96,7 +96,9 @@ func TestDangerousSettingsAreRefusedOrWarnedOf(t *testing.T) {
 	s3 := func(setting string) string {
 		return "[firecrest.s3]\nbucket = \"b\"\naccess_key_id = \"k\"\nsecret_key_file = \"f\"\n" + setting + "\n"
 	}
-	fga := func(setting string) string { return "[policy.openfga]\nstore = \"01JQ3V0000000000000000STRE\"\n" + setting + "\n" }
+	fga := func(setting string) string {
+		return "[policy.openfga]\nstore = \"01JQ3V0000000000000000STRE\"\n" + setting + "\n"
+	}
 	for _, test := range []struct{ text, key, want string }{
 		{proxies("0.0.0.0/0"), "server.trusted_proxies", refused},
 		{proxies("::/0"), "server.trusted_proxies", refused},
