@@ -33,6 +33,10 @@ func trustRules() []trustRule {
 			key: "server.trusted_proxies", decides: "whose word for a client's address is believed: for rates, bounds and records", check: checkProxies,
 			refused: "public networks of more than one /8 (IPv4) or /16 (IPv6) in all, and those that hold IPv4 addresses in another form", warned: "public networks of more than a /16 or /32; host bits",
 		},
+		{
+			key: "server.node_networks", decides: "for whom the nodes' places and connections are kept", check: checkProxies,
+			refused: "as for `server.trusted_proxies`", warned: "as for `server.trusted_proxies`",
+		},
 		folderRow("server.admin_socket", "who can give orders to this service"),
 		choiceRow("server.sandbox", "what code that is brought into the process finds", "off", "the process keeps all that its user may do"),
 		urlRow("policy.openfga.url", "who may do what", "policy.openfga.allow_http"),

@@ -14,11 +14,11 @@ const (
 	embedded4In6PrefixBits = 96
 )
 
-// checkProxies refuses networks that anybody may be in: whoever is in one can say that they come from anywhere.
+// checkProxies refuses networks that anybody may be in: whoever is in one is believed.
 func checkProxies(c *trustCheck, key string, v reflect.Value) {
 	for _, p := range c.networks(key, v, c.d.fail) {
 		if !isPrivateNet(p) && p.Bits() < noteBits(p) && p.Bits() >= mostBits(p) {
-			c.d.warn(key, "%q is a public network of many: everybody in it can say where they come from", p)
+			c.d.warn(key, "%q is a public network of many: everybody in it is believed", p)
 		}
 	}
 }
