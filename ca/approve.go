@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sallyport/ca/approval"
+	"sallyport/ca/revocation"
 )
 
 // An Approver returns nil if an act may be done now; see [approval.Gate].
@@ -37,12 +38,13 @@ func (a *Authority) approve(ctx context.Context, v *ringView, act Act, c change)
 	return a.approvals.Pass(ctx, r)
 }
 
-// approveLift is approve for the end of a revocation.
-func (a *Authority) approveLift(ctx context.Context, actor Actor, r Revocation) error {
-	if a.approvals == nil {
+// ApproveLift asks for a second person, where one is needed, for the end of a revocation;
+// a process without an authority asks too.
+func ApproveLift(ctx context.Context, approvals Approver, actor Actor, r revocation.Act) error {
+	if approvals == nil {
 		return nil
 	}
-	return a.approvals.Pass(ctx, approval.Request{
+	return approvals.Pass(ctx, approval.Request{
 		Acts: []string{approval.Lift}, Text: fmt.Sprintf("end of the revocation of %s %s", r.Kind, clip(r.Value)), Key: string(r.Kind) + " " + r.Value,
 		Reason: clipDetail(actor.Reason), By: approval.Person{UID: actor.UID},
 	})

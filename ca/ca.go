@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/ca/revocation"
 	"sallyport/store"
 	"sallyport/store/audit"
 )
@@ -52,6 +53,9 @@ type Config struct {
 	// Profiles adds to the built-in profiles "executor", "jump" and "user", or
 	// replaces one of them by name.
 	Profiles []ProfileConfig
+	// Revocations are the acts that stand. Nil means those of Store, where nobody has said
+	// which issuers there are.
+	Revocations *revocation.Register
 	// LedgerRetention is how long a row outlives its certificate; 0 means
 	// DefaultLedgerRetention.
 	LedgerRetention time.Duration
@@ -64,6 +68,7 @@ type Config struct {
 // An Authority issues certificates. It is safe for concurrent use.
 type Authority struct {
 	ring      *keyring
+	register  *revocation.Register
 	revoked   *revocations
 	rotation  RotationConfig
 	probing   chan struct{} // one element while a round of probes is under way
@@ -117,6 +122,12 @@ func New(cfg Config) (*Authority, error) {
 	}
 	if err := a.ring.sweep(a.ring.latest.Load()); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	if a.register = cfg.Revocations; a.register == nil {
+		a.register, err = revocation.Open(context.Background(), revocation.Config{Store: cfg.Store, Audit: cfg.Audit, Logger: a.logger})
+		if err != nil {
+			return nil, fmt.Errorf("certificate authority: %w", unavailable(err))
+		}
 	}
 	if err := a.openRevocations(context.Background()); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)

@@ -2,7 +2,9 @@ package ca
 
 import (
 	"errors"
+	"fmt"
 
+	"sallyport/ca/revocation"
 	"sallyport/internal/private"
 )
 
@@ -19,8 +21,6 @@ var (
 	ErrNotFound = errors.New("no such certificate in the ledger")
 	// ErrStep is wrapped by every [StepError]. HTTP: 409.
 	ErrStep = errors.New("step of a CA key is refused")
-	// ErrNotRevoked says that there is no such revocation to lift.
-	ErrNotRevoked = errors.New("no such revocation stands")
 	// ErrKeyMode says that a secret file is open to others than its owner.
 	ErrKeyMode = private.ErrExposed
 	// ErrPassphraseNeeded says that the key is encrypted and that no passphrase
@@ -29,6 +29,14 @@ var (
 	// ErrWrongPassphrase says that the passphrase does not open the key.
 	ErrWrongPassphrase = errors.New("passphrase does not open the private key")
 )
+
+// unavailable makes errors of the register's store ErrUnavailable.
+func unavailable(err error) error {
+	if errors.Is(err, revocation.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
 
 // The codes of [RequestError]. They are stable: clients branch on them.
 const (
@@ -48,8 +56,6 @@ const (
 	CodeForceCommand = "force_command_not_allowed"
 	// CodeRevoked: the caller or the key was revoked, and nobody has lifted that.
 	CodeRevoked = "caller_revoked"
-	// CodeRevocation: an administrator's revocation is malformed, or spares nobody.
-	CodeRevocation = "revocation_not_allowed"
 )
 
 // A RequestError says what a request must change to be granted. Its text is safe

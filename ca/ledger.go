@@ -24,8 +24,11 @@ type Issued struct {
 	Principals  []string  `json:"principals"`
 	ValidAfter  time.Time `json:"valid_after"`
 	ValidBefore time.Time `json:"valid_before"`
-	// Issuer is the alias of the identity provider.
-	Issuer  string `json:"issuer"`
+	// Issuer is the alias of the identity provider, which may change; IssuerURL does not,
+	// and is empty in rows of older versions.
+	Issuer    string `json:"issuer"`
+	IssuerURL string `json:"issuer_url,omitempty"`
+
 	Subject string `json:"subject"`
 	Login   string `json:"login"`
 	// PublicKey and CA are fingerprints ("SHA256:…") of the certified key and of
@@ -49,6 +52,7 @@ func (a *Authority) enter(ctx context.Context, d *draft, caKey, requestID string
 		ValidAfter:  unixTime(d.validAfter),
 		ValidBefore: unixTime(d.validBefore),
 		Issuer:      d.caller.Alias(),
+		IssuerURL:   d.caller.Issuer(),
 		Subject:     d.caller.Subject(),
 		Login:       d.caller.Login(),
 		PublicKey:   ssh.FingerprintSHA256(d.key),

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sallyport/ca/krl"
+	"sallyport/ca/revocation"
 	"sallyport/store"
 )
 
@@ -69,10 +70,10 @@ func TestAProbeShowsWhichRevocationListANodeHas(t *testing.T) {
 	n.follow(t, "b:22", w.Authority)
 	look(first, first, Refused, Refused)
 
-	if _, err := w.Revoke(t.Context(), Actor{}, Revocation{Kind: RevokeUser, Value: "mallory"}, nil); err != nil {
+	if _, err := w.Revoke(t.Context(), Actor{}, revocation.Act{Kind: revocation.User, Value: "mallory"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Revoke(t.Context(), Actor{}, Revocation{Kind: RevokeKeyID, Value: "v1:x"}, nil); err != nil {
+	if _, err := w.Revoke(t.Context(), Actor{}, revocation.Act{Kind: revocation.KeyID, Value: "v1:x"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	second := w.RevocationVersion()

@@ -54,7 +54,7 @@ func (a *Authority) ProbeRefusals(ctx context.Context, actor Actor, system strin
 	if err := a.checkRefusals(accounts); err != nil {
 		return nil, err
 	}
-	if err := actor.check(); err != nil {
+	if err := actor.Check(); err != nil {
 		return nil, err
 	}
 	nodes := slices.DeleteFunc(a.rotation.Prober.Nodes(), func(n Node) bool { return system != "" && n.System != system })

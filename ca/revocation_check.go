@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/ca/revocation"
 	"sallyport/identity"
 	"sallyport/store"
 )
@@ -25,7 +26,15 @@ func (a *Authority) admit(ctx context.Context, d *draft) error {
 	if bytes.Equal(d.key.Marshal(), a.revoked.canary.signer.PublicKey().Marshal()) {
 		return badKey("is revoked for good")
 	}
-	return list.refuses(d.caller, ssh.FingerprintSHA256(d.key))
+	return list.refuses(d.use())
+}
+
+// use is what the draft would be good for. It has no certificate yet, but its principals
+// count as if it had.
+func (d *draft) use() revocation.Use {
+	u := revocation.UseOf(d.caller, d.principals...)
+	u.Keys = []string{ssh.FingerprintSHA256(d.key)}
+	return u
 }
 
 // admitEntered is admit once the row of d stands. Whoever revokes makes the act
@@ -39,54 +48,34 @@ func (a *Authority) admitEntered(ctx context.Context, d *draft) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range list.acts {
-		if before, err := time.Parse(time.RFC3339, r.Value); r.Kind == RevokeIssuedBefore && err == nil && d.drafted.Before(before) {
-			return errWithdrawn
-		}
+	if _, withdrawn := list.acts.Covers(revocation.Use{Grants: []revocation.Grant{{Issued: d.drafted}}}); withdrawn {
+		return errWithdrawn
 	}
-	return list.refuses(d.caller, ssh.FingerprintSHA256(d.key))
+	return list.refuses(d.use())
 }
 
-// refuses returns a [*RequestError] if a revocation of the person or the key stands.
-func (l *revocationList) refuses(caller identity.Identity, key string) error {
-	for _, r := range l.acts {
-		switch r.Kind {
-		case RevokeUser, RevokeSubject:
-			if r.Covers(caller.Alias(), caller.Subject(), caller.Login()) {
-				return &RequestError{CodeRevoked, "token", "is of somebody whose access was revoked; ask the site's administrators"}
-			}
-		case RevokeKey:
-			if r.Value == key {
-				return &RequestError{CodeRevoked, "public_key", "was revoked; make a new one"}
-			}
-		case RevokeSerial, RevokeKeyID, RevokeIssuedBefore:
-		}
+// refuses returns a [*RequestError] if an act covers what somebody asks for.
+func (l *revocationList) refuses(u revocation.Use) error {
+	act, found := l.acts.Covers(u)
+	switch {
+	case !found:
+		return nil
+	case act.Kind == revocation.Key:
+		return &RequestError{CodeRevoked, "public_key", "was revoked; make a new one"}
+	case act.Kind == revocation.User && !strings.EqualFold(act.Value, u.Accounts[0]):
+		return &RequestError{CodeRevoked, "principals", "name an account whose access was revoked; ask the site's administrators"}
 	}
-	return nil
+	return &RequestError{CodeRevoked, "token", "is of somebody whose access was revoked; ask the site's administrators"}
 }
 
 // revokes says whether a certificate that was issued here is revoked. That it was
 // issued before a time is judged by the time in it, as if backdated by backdate; the
 // second that is unclear is left to the serials, which follow in a moment.
 func (l *revocationList) revokes(cert *ssh.Certificate, backdate time.Duration) bool {
-	if l.serials[cert.Serial] {
-		return true
-	}
-	for _, r := range l.acts {
-		switch r.Kind {
-		case RevokeSerial, RevokeKeyID, RevokeKey:
-			if r.Covers("", "", "", cert) {
-				return true
-			}
-		case RevokeIssuedBefore:
-			before, err := time.Parse(time.RFC3339, r.Value)
-			if err == nil && unixTime(cert.ValidAfter).Add(backdate+time.Second).Before(before) {
-				return true
-			}
-		case RevokeUser, RevokeSubject:
-		}
-	}
-	return false
+	g := revocation.GrantOf(cert)
+	g.Issued = g.Issued.Add(backdate + time.Second)
+	_, found := l.acts.Covers(revocation.Use{Grants: []revocation.Grant{g}})
+	return found || l.serials[cert.Serial]
 }
 
 // errCertificateRevoked says that a cached credential is no good; another is.
@@ -98,7 +87,7 @@ func (a *Authority) standing(ctx context.Context, caller identity.Identity, cert
 	if err != nil {
 		return err
 	}
-	if err := list.refuses(caller, ssh.FingerprintSHA256(cert.Key)); err != nil {
+	if err := list.refuses(revocation.UseOf(caller)); err != nil {
 		return err
 	}
 	if list.revokes(cert, backdate) {
@@ -107,10 +96,10 @@ func (a *Authority) standing(ctx context.Context, caller identity.Identity, cert
 	return nil
 }
 
-// purgeCredentials removes cached credentials that r revokes. They would not be
+// purgeCredentials removes cached credentials that an act revokes. They would not be
 // used any more; this is so that they are not there either. One that cannot be
 // read goes too.
-func (a *Authority) purgeCredentials(ctx context.Context, list *revocationList, r Revocation) error {
+func (a *Authority) purgeCredentials(ctx context.Context, list *revocationList, act revocation.Act) error {
 	var doomed []store.Entry
 	for e, err := range a.store.List(ctx, credentialPrefix) {
 		if err != nil {
@@ -120,7 +109,7 @@ func (a *Authority) purgeCredentials(ctx context.Context, list *revocationList, 
 		err = json.Unmarshal(e.Value, &record)
 		parsed, parseErr := ssh.ParsePublicKey(record.Certificate)
 		cert, ok := parsed.(*ssh.Certificate)
-		if err != nil || parseErr != nil || !ok || list.serials[cert.Serial] || r.Covers("", "", firstOf(cert.ValidPrincipals), cert) {
+		if err != nil || parseErr != nil || !ok || list.serials[cert.Serial] || act.Covers(revocation.Use{Grants: []revocation.Grant{revocation.GrantOf(cert)}}) {
 			doomed = append(doomed, e)
 		}
 	}
@@ -130,15 +119,6 @@ func (a *Authority) purgeCredentials(ctx context.Context, list *revocationList, 
 			return fmt.Errorf("%w: credential cache: %w", ErrUnavailable, err)
 		}
 	}
-	a.logger.InfoContext(ctx, "revoked", slog.String("kind", string(r.Kind)), slog.String("value", r.Value),
-		slog.String("credentials_removed", strconv.Itoa(len(doomed))))
+	a.logger.InfoContext(ctx, "cached credentials are removed", slog.Int("credentials", len(doomed)))
 	return nil
-}
-
-// firstOf is the login of a cached certificate, which has no other principal.
-func firstOf(principals []string) string {
-	if len(principals) == 0 {
-		return ""
-	}
-	return principals[0]
 }

@@ -2,7 +2,6 @@ package ca
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -21,13 +20,14 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/ca/krl"
+	"sallyport/ca/revocation"
 	"sallyport/store"
 )
 
 // A revocationList is all revocations at one revision, and the list for the nodes
 // that follows from them. It does not change.
 type revocationList struct {
-	acts         []Revocation
+	acts         *revocation.Index
 	certificates []revokedCertificate
 	serials      map[uint64]bool // of certificates
 
@@ -99,7 +99,7 @@ func (a *Authority) CanarySigner() ssh.Signer { return a.revoked.canary.signer }
 
 // openRevocations is the part of New.
 func (a *Authority) openRevocations(ctx context.Context) error {
-	a.revoked = &revocations{store: a.store, keys: a.caKeys}
+	a.revoked = &revocations{store: a.store, register: a.register, keys: a.caKeys}
 	if err := a.revoked.openCanary(ctx); err != nil {
 		return err
 	}
@@ -176,7 +176,11 @@ func (s *revocations) make(ctx context.Context, e store.Entry, known map[string]
 	if err := json.Unmarshal(e.Value, &state); err != nil {
 		return nil, fmt.Errorf("%w: state of the revocation list is damaged: %w", ErrUnavailable, err)
 	}
-	acts, certificates, err := s.load(ctx)
+	acts, err := s.register.Reload(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	certificates, err := s.load(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +193,7 @@ func (s *revocations) make(ctx context.Context, e store.Entry, known map[string]
 			list.due = earlier(list.due, ends)
 		}
 	}
-	for _, r := range list.standing(now) {
+	for _, r := range list.acts.Standing(now) {
 		if !r.Expires.IsZero() {
 			list.due = earlier(list.due, r.Expires)
 		}
@@ -252,13 +256,6 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// standing are the acts that have not expired, the oldest first.
-func (l *revocationList) standing(now time.Time) []Revocation {
-	acts := slices.DeleteFunc(slices.Clone(l.acts), func(r Revocation) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) })
-	slices.SortFunc(acts, func(a, b Revocation) int { return cmp.Or(a.At.Compare(b.At), strings.Compare(a.id(), b.id())) })
-	return acts
-}
-
 // content is the list without version and time. Certificates of one of our CAs
 // are revoked for it alone: other CAs may count their serials from 1.
 func (l *revocationList) content(now time.Time, known map[string]ssh.PublicKey, distrusted []ssh.PublicKey, canary ssh.PublicKey) (*krl.List, error) {
@@ -276,11 +273,11 @@ func (l *revocationList) content(now time.Time, known map[string]ssh.PublicKey, 
 		ranges[ca] = append(ranges[ca], krl.Range{First: c.Serial, Last: c.Serial})
 	}
 	var keyIDs []string
-	for _, r := range l.standing(now) {
+	for _, r := range l.acts.Standing(now) {
 		switch r.Kind {
-		case RevokeKeyID:
+		case revocation.KeyID:
 			keyIDs = append(keyIDs, r.Value)
-		case RevokeKey:
+		case revocation.Key:
 			if known[r.Value] != nil {
 				continue // it became a CA's after it was revoked, and that must never lock everybody out
 			}
@@ -289,11 +286,11 @@ func (l *revocationList) content(now time.Time, known map[string]ssh.PublicKey, 
 				return nil, fmt.Errorf("revocation of key %q is damaged", clip(r.Value))
 			}
 			list.SHA256 = append(list.SHA256, [sha256.Size]byte(hash))
-		case RevokeSerial:
+		case revocation.Serial:
 			if n, err := strconv.ParseUint(r.Value, 10, 64); err == nil && !l.serials[n] {
 				ranges[""] = append(ranges[""], krl.Range{First: n, Last: n})
 			}
-		case RevokeUser, RevokeSubject, RevokeIssuedBefore:
+		case revocation.User, revocation.Subject, revocation.IssuedBefore:
 		}
 	}
 	if len(keyIDs) > 0 {

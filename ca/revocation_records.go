@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +12,13 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/ca/revocation"
 	"sallyport/store"
 )
 
 // What the store keeps of revocations.
 const (
 	revocationPrefix   = "revocation/"
-	actPrefix          = revocationPrefix + "act/"
 	revokedPrefix      = revocationPrefix + "certificates/"
 	revocationStateKey = revocationPrefix + "list"
 	canaryRecordKey    = revocationPrefix + "canary"
@@ -50,15 +48,11 @@ type revokedCertificate struct {
 	Until  int64  `json:"until"` // Unix seconds
 }
 
-// id names the records of a revocation. Values are arbitrary text, hence a hash.
-func (r Revocation) id() string {
-	sum := sha256.Sum256([]byte(r.Value))
-	return string(r.Kind) + "/" + hex.EncodeToString(sum[:])
-}
-
-// revocations is all that the authority revokes.
+// revocations is all that the authority revokes: the acts, which are the register's, and
+// what follows from them.
 type revocations struct {
-	store store.Store
+	store    store.Store
+	register *revocation.Register
 	// keys tells which CA keys there are, and which no node may trust again.
 	keys   func() (generation uint64, known map[string]ssh.PublicKey, distrusted []ssh.PublicKey)
 	canary canaryKey
@@ -87,20 +81,16 @@ func (s *revocations) replace(ctx context.Context, key string, value any, expire
 	}
 }
 
-func (s *revocations) putAct(ctx context.Context, r Revocation) error {
-	return s.replace(ctx, actPrefix+r.id(), r, r.Expires)
-}
-
 // putCertificates keeps what a revocation found until the last of them is past its
 // end.
-func (s *revocations) putCertificates(ctx context.Context, r Revocation, list []revokedCertificate) error {
+func (s *revocations) putCertificates(ctx context.Context, act revocation.Act, list []revokedCertificate) error {
 	n := 0
 	for chunk := range slices.Chunk(list, chunkSize) {
 		last := chunk[0].Until
 		for _, c := range chunk {
 			last = max(last, c.Until)
 		}
-		key := fmt.Sprintf("%s%s/%06d", revokedPrefix, r.id(), n)
+		key := fmt.Sprintf("%s%s/%06d", revokedPrefix, act.ID(), n)
 		if err := s.replace(ctx, key, chunk, time.Unix(last, 0).Add(revocationMargin)); err != nil {
 			return err
 		}
@@ -109,71 +99,40 @@ func (s *revocations) putCertificates(ctx context.Context, r Revocation, list []
 	return nil
 }
 
-// drop removes a revocation, and its certificates unless it was of a person: theirs
-// may be in other hands, which is why they were revoked.
-func (s *revocations) drop(ctx context.Context, r Revocation) error {
-	if err := s.remove(ctx, actPrefix+r.id()); err != nil {
-		return err
-	}
-	if r.Kind == RevokeUser || r.Kind == RevokeSubject {
+// dropCertificates removes what an act revoked, unless it was of a person: theirs may be
+// in other hands, which is why they were revoked.
+func (s *revocations) dropCertificates(ctx context.Context, act revocation.Act) error {
+	if act.OfPerson() {
 		return nil
 	}
-	var keys []string
-	for e, err := range s.store.List(ctx, revokedPrefix+r.id()+"/") {
+	var chunks []store.Entry
+	for e, err := range s.store.List(ctx, revokedPrefix+act.ID()+"/") {
 		if err != nil {
 			return fmt.Errorf("%w: revocation: %w", ErrUnavailable, err)
 		}
-		keys = append(keys, e.Key)
+		chunks = append(chunks, e)
 	}
-	for _, key := range keys {
-		if err := s.remove(ctx, key); err != nil && !errors.Is(err, ErrNotRevoked) {
-			return err
+	for _, e := range chunks {
+		if err := s.store.Delete(ctx, e); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("%w: revocation: %w", ErrUnavailable, err)
 		}
 	}
 	return nil
 }
 
-func (s *revocations) remove(ctx context.Context, key string) error {
-	for {
-		e, err := s.store.Get(ctx, key)
-		if err == nil {
-			err = s.store.Delete(ctx, e)
-		}
-		switch {
-		case errors.Is(err, store.ErrConflict):
-			continue
-		case errors.Is(err, store.ErrNotFound):
-			return ErrNotRevoked
-		case err != nil:
-			return fmt.Errorf("%w: revocation: %w", ErrUnavailable, err)
-		}
-		return nil
-	}
-}
-
-// load reads every record.
-func (s *revocations) load(ctx context.Context) (acts []Revocation, certificates []revokedCertificate, err error) {
-	for e, err := range s.store.List(ctx, actPrefix) {
-		var r Revocation
-		if err == nil {
-			err = json.Unmarshal(e.Value, &r)
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: revocation %q: %w", ErrUnavailable, e.Key, err)
-		}
-		acts = append(acts, r)
-	}
+// load reads the certificates.
+func (s *revocations) load(ctx context.Context) (certificates []revokedCertificate, err error) {
 	for e, err := range s.store.List(ctx, revokedPrefix) {
 		var chunk []revokedCertificate
 		if err == nil {
 			err = json.Unmarshal(e.Value, &chunk)
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w: revocation %q: %w", ErrUnavailable, e.Key, err)
+			return nil, fmt.Errorf("%w: revocation %q: %w", ErrUnavailable, e.Key, err)
 		}
 		certificates = append(certificates, chunk...)
 	}
-	return acts, certificates, nil
+	return certificates, nil
 }
 
 // A canaryKey is in every list. A node that accepts a certificate over it checks

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/ca/revocation"
 	"sallyport/store"
 	"sallyport/store/audit"
 )
@@ -45,10 +46,7 @@ func (c RotationConfig) withDefaults() RotationConfig {
 }
 
 // Actor is who does an administrative act.
-type Actor struct {
-	UID    int    `json:"uid"` // as the kernel says
-	Reason string `json:"reason"`
-}
+type Actor = revocation.Actor
 
 // The steps of a key's life; see [Act].
 const (

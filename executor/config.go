@@ -27,6 +27,8 @@ type Config struct {
 	// Audit records the start of every command before the command starts; when it
 	// cannot, the command does not start.
 	Audit audit.Recorder
+	// Gate is asked whose access was revoked; nil refuses nobody.
+	Gate Gate
 	// AuditCommands puts the text of commands into the audit log. Off, the log has
 	// their SHA-256 and length: a command line may hold secrets.
 	AuditCommands bool

@@ -24,6 +24,7 @@ type connection struct {
 	node   string
 	user   string
 	serial uint64 // of the certificate, or 0
+	key    string // fingerprint of a plain key, or ""
 	// certificates are that of the login on the node, and of the one on the jump
 	// host; none for plain keys.
 	certificates []*ssh.Certificate
@@ -196,6 +197,9 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 	if err != nil {
 		return d, err
 	}
+	if err := e.passLogin(ctx, s, caller, node, credential); err != nil {
+		return d, err
+	}
 	trust, err := loadHostTrust(s.KnownHosts, node)
 	if err != nil {
 		e.auditHostRefused(ctx, s, caller, node, err)
@@ -210,9 +214,8 @@ func (e *Executor) login(ctx context.Context, s *system, caller identity.Identit
 		return d, err
 	}
 	c := &connection{Client: client, node: node, user: credential.User, ended: ended, heard: &counted.heard}
-	if credential.Certificate != nil {
+	if c.key, c.certificates = credential.proof(); credential.Certificate != nil {
 		c.serial = credential.Certificate.Serial
-		c.certificates = []*ssh.Certificate{credential.Certificate}
 	}
 	return pool.Dialed[*connection]{Conn: c, NotAfter: credential.NotAfter}, nil
 }

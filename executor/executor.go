@@ -77,8 +77,8 @@ var (
 	// ErrClosed says that the executor is shutting down. A command that it had to
 	// end has this error too. HTTP: 503.
 	ErrClosed = errors.New("executor is closed")
-	// ErrRevoked says that the caller's access was revoked while the command ran or
-	// waited: it was ended. HTTP: 403.
+	// ErrRevoked says that the caller's access was revoked: the command was not started,
+	// or it was ended. HTTP: 403.
 	ErrRevoked = errors.New("access of the caller was revoked")
 	// ErrOutcomeUnknown says that the command was started, and that the
 	// connection was lost before its end was reported. HTTP: 502.
@@ -118,6 +118,7 @@ type Node struct {
 // An Executor runs commands. Make one with [New]; it is safe for concurrent use.
 type Executor struct {
 	audit         audit.Recorder
+	gate          Gate
 	auditCommands bool
 	auditReads    bool
 	maxOutput     int64
@@ -152,6 +153,7 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e := &Executor{
 		audit:         cfg.Audit,
+		gate:          cfg.Gate,
 		auditCommands: cfg.AuditCommands,
 		auditReads:    !cfg.AuditChangesOnly,
 		maxOutput:     cmp.Or(cfg.MaxOutput, 4<<20),

@@ -54,6 +54,9 @@ func (e *Executor) openOn(ctx context.Context, s *system, caller identity.Identi
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause, dead, deadline := shortest, false, time.Now().Add(s.waitTimeout)
 	for early := true; ; early = false {
+		if err := e.pass(ctx, s, caller, node); err != nil {
+			return nil, err
+		}
 		seat, err := e.admit(ctx, s, caller, node, warm)
 		if err != nil {
 			return nil, err
@@ -132,7 +135,7 @@ func reserveError(ctx context.Context, err error) error {
 	case errors.Is(err, pool.ErrRevoked):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	for _, known := range []error{ErrUnavailable, ErrHostKey, ErrLoginRefused, ErrNoCredential, ErrWideCredential} {
+	for _, known := range []error{ErrUnavailable, ErrHostKey, ErrLoginRefused, ErrNoCredential, ErrWideCredential, ErrRevoked} {
 		if errors.Is(err, known) {
 			return err // of the dial
 		}

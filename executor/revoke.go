@@ -24,11 +24,16 @@ type Session struct {
 	// System and Node say where. Node is empty for a command that waits for a
 	// connection.
 	System, Node string
-	// Issuer is the alias of the identity provider.
+	// Issuer is the URL of the identity provider.
 	Issuer, Subject, Login string
+	// Account is that on the node. It is empty, as is what follows, for a command that
+	// waits for a connection.
+	Account string
+	// Key is the fingerprint of the plain key that opened the connection; there is none
+	// if certificates did.
+	Key string
 	// Certificates opened the connection: that for the node, and that for the jump
-	// host if there is one. There are none for plain keys, and none yet for a
-	// command that waits for a connection.
+	// host if there is one.
 	Certificates []*ssh.Certificate
 }
 
@@ -53,9 +58,9 @@ func (e *Executor) track(r *liveRun) (untrack func()) {
 }
 
 func (r *liveRun) session() Session {
-	s := Session{System: r.system, Issuer: r.caller.Alias(), Subject: r.caller.Subject(), Login: r.caller.Login()}
+	s := Session{System: r.system, Issuer: r.caller.Issuer(), Subject: r.caller.Subject(), Login: r.caller.Login()}
 	if c := r.conn.Load(); c != nil {
-		s.Node, s.Certificates = c.node, c.certificates
+		s.Node, s.Account, s.Key, s.Certificates = c.node, c.user, c.key, c.certificates
 	}
 	return s
 }
@@ -71,7 +76,8 @@ func (e *Executor) CloseWhere(match func(Session) bool) int {
 	matches := func(system string) func(key, *connection) bool {
 		return func(k key, c *connection) bool {
 			return match(Session{
-				System: system, Node: k.node, Issuer: k.alias, Subject: k.subject, Login: k.login, Certificates: c.certificates,
+				System: system, Node: k.node, Issuer: k.issuer, Subject: k.subject, Login: k.login,
+				Account: c.user, Key: c.key, Certificates: c.certificates,
 			})
 		}
 	}

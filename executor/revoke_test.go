@@ -100,7 +100,7 @@ func TestOnlyWhatMatchesIsClosed(t *testing.T) {
 	if got := <-other; got.err != nil || got.result.ExitCode != 0 {
 		t.Errorf("bob's command ended with %v, %d", got.err, got.result.ExitCode)
 	}
-	if len(seen.Certificates) != 1 || seen.Certificates[0].ValidPrincipals[0] != "alice" || seen.Issuer != "test" || seen.Subject != "sub-alice" {
+	if len(seen.Certificates) != 1 || seen.Certificates[0].ValidPrincipals[0] != "alice" || seen.Issuer != "https://test.idp.test" || seen.Subject != "sub-alice" {
 		t.Errorf("session is %+v", seen)
 	}
 	for _, e := range s.audit.of(audit.ExecEnd) {

@@ -15,7 +15,8 @@ import (
 // A non-zero exit, an end by a signal and an end by the timeout are Results. The
 // errors that say that the command was not started are ErrUnknownSystem,
 // ErrInvalidCommand (as *CommandError), ErrBusy, ErrUnavailable, ErrHostKey,
-// ErrLoginRefused, ErrNoCredential, ErrCommandsDenied, identity.ErrNoLogin, identity.ErrInvalidToken
+// ErrLoginRefused, ErrNoCredential, ErrCommandsDenied, ErrRevoked of a Config.Gate,
+// identity.ErrNoLogin, identity.ErrInvalidToken
 // for the zero Identity, and those of the audit recorder. ErrOutcomeUnknown says
 // that it was, and that its end was not reported. When ctx ends, when a writer or
 // Stdin fails, or when Close or CloseWhere has to end the command, the command is

@@ -29,6 +29,7 @@ type system struct {
 	gates       map[string]*admission.Gate[person] // by node
 	waitTimeout time.Duration
 	refused     *recent[person, key]        // logins that a node refused
+	stopped     *recent[person, key]        // whose access was revoked, and is on record
 	circuits    map[string]*circuit.Breaker // by node: whether it can be reached
 	files       *channels
 	workers     *workers
@@ -39,7 +40,6 @@ type system struct {
 // same identity provider, as the same account on the same node, with the same rights.
 type key struct {
 	node, login, issuer, subject string
-	alias                        string // of the issuer
 	// narrow says that the login is for files alone. It never serves the same person's
 	// commands, nor does theirs serve a request that may run none.
 	narrow bool
@@ -48,7 +48,7 @@ type key struct {
 func (k key) person() person { return person{k.issuer, k.subject} }
 
 func keyOf(caller identity.Identity, node string) key {
-	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), alias: caller.Alias(), narrow: caller.Narrow()}
+	return key{node: node, login: caller.Login(), issuer: caller.Issuer(), subject: caller.Subject(), narrow: caller.Narrow()}
 }
 
 // SystemInfo is what a caller may know of a system.
@@ -97,6 +97,7 @@ func (e *Executor) newSystem(s System, limits PoolLimits, logger *slog.Logger) (
 		pool:        connections,
 		waitTimeout: limits.WaitTimeout,
 		refused:     newRecent(refusedFor, key.person),
+		stopped:     newRecent(refusalPause, key.person),
 		circuits:    newCircuits(s.Nodes),
 		files:       newChannels(),
 		workers:     newWorkers(s, &e.sessionStats),

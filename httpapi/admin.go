@@ -44,6 +44,9 @@ func (a *API) adminRoutes() []route {
 	if a.cfg.Approvals != nil {
 		routes = append(routes, a.approvalAdminRoutes()...)
 	}
+	if a.cfg.Certificates != nil {
+		routes = append(routes, route{http.MethodGet, "/v1/admin/revoked-keys", a.revokedKeys})
+	}
 	if a.cfg.Snapshots != nil {
 		routes = append(routes, route{http.MethodPost, "/v1/admin/snapshot", a.snapshot})
 	}

@@ -6,14 +6,17 @@ import (
 	"time"
 
 	"sallyport/ca"
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 )
 
-// A Revoker revokes certificates, people and keys; see [ca.Authority].
+// A Revoker revokes certificates, people, accounts and keys; see [ca.Authority], and
+// [revocation.Register] where there is none. Revoke calls cut to have ended what is open,
+// with the act in its one form.
 type Revoker interface {
-	Revoke(ctx context.Context, actor ca.Actor, r ca.Revocation, cut func()) (ca.Revoked, error)
-	Lift(ctx context.Context, actor ca.Actor, r ca.Revocation) (ca.Revoked, error)
-	Revocations(ctx context.Context) ([]ca.Revocation, error)
+	Revoke(ctx context.Context, actor ca.Actor, act revocation.Act, cut func(revocation.Act)) (revocation.Done, error)
+	Lift(ctx context.Context, actor ca.Actor, act revocation.Act) (revocation.Done, error)
+	Revocations(ctx context.Context) ([]revocation.Act, error)
 }
 
 // A SessionCloser ends what is open; see [executor.Executor].
@@ -27,17 +30,18 @@ func (a *API) revocationRoutes() []route {
 		{http.MethodGet, "/v1/admin/revocations", a.revocations},
 		{http.MethodPost, "/v1/admin/revocations", a.revoke},
 		{http.MethodPost, "/v1/admin/revocations/lift", a.lift},
-		{http.MethodGet, "/v1/admin/revoked-keys", a.revokedKeys},
 	}
 }
 
 // revokedAnswer is what came of a revocation.
 type revokedAnswer struct {
-	ca.Revoked
+	revocation.Done
 	// Connections were open and are closed, their commands ended.
 	Connections int `json:"connections"`
 	// CutMS is the time from the request to the last connection closed.
 	CutMS float64 `json:"cut_ms"`
+	// Unreached says where access may go on, a sentence each.
+	Unreached []string `json:"unreached"`
 }
 
 // revocations is GET /v1/admin/revocations: those that stand.
@@ -47,7 +51,7 @@ func (a *API) revocations(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if list == nil {
-		list = []ca.Revocation{}
+		list = []revocation.Act{}
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"revocations": list})
 	return nil
@@ -56,33 +60,51 @@ func (a *API) revocations(w http.ResponseWriter, r *http.Request) error {
 // revoke is POST /v1/admin/revocations.
 func (a *API) revoke(w http.ResponseWriter, r *http.Request) error {
 	began := time.Now()
-	revocation, actor, err := a.readRevocation(w, r)
+	act, actor, err := a.readRevocation(w, r)
 	if err != nil {
 		return err
 	}
-	var answer revokedAnswer
-	answer.Revoked, err = a.cfg.Revocations.Revoke(r.Context(), actor, revocation, func() {
+	answer := revokedAnswer{Unreached: []string{}}
+	answer.Done, err = a.cfg.Revocations.Revoke(r.Context(), actor, act, func(act revocation.Act) {
 		if a.cfg.Sessions != nil {
-			answer.Connections += a.cfg.Sessions.CloseWhere(func(s executor.Session) bool {
-				return revocation.Covers(s.Issuer, s.Subject, s.Login, s.Certificates...)
-			})
+			answer.Connections += a.cfg.Sessions.CloseWhere(func(s executor.Session) bool { return act.Covers(UseOf(s)) })
 		}
 		answer.CutMS = float64(time.Since(began).Microseconds()) / 1000
 	})
 	if err != nil {
 		return err
 	}
+	if a.cfg.Unreached != nil {
+		answer.Unreached = append(answer.Unreached, a.cfg.Unreached(answer.Act)...)
+	}
 	writeJSON(w, http.StatusOK, answer)
 	return nil
 }
 
+// UseOf is what a session is of, for what covers it.
+func UseOf(s executor.Session) revocation.Use {
+	u := revocation.Use{Issuer: s.Issuer, Subject: s.Subject, Accounts: []string{s.Login}}
+	if s.Account != "" {
+		u.Accounts = append(u.Accounts, s.Account)
+	}
+	if s.Key != "" {
+		u.Keys = []string{s.Key}
+	}
+	for _, c := range s.Certificates {
+		if c != nil {
+			u.Grants = append(u.Grants, revocation.GrantOf(c))
+		}
+	}
+	return u
+}
+
 // lift is POST /v1/admin/revocations/lift.
 func (a *API) lift(w http.ResponseWriter, r *http.Request) error {
-	revocation, actor, err := a.readRevocation(w, r)
+	act, actor, err := a.readRevocation(w, r)
 	if err != nil {
 		return err
 	}
-	lifted, err := a.cfg.Revocations.Lift(r.Context(), actor, revocation)
+	lifted, err := a.cfg.Revocations.Lift(r.Context(), actor, act)
 	if err != nil {
 		return err
 	}
@@ -90,16 +112,13 @@ func (a *API) lift(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) readRevocation(w http.ResponseWriter, r *http.Request) (ca.Revocation, ca.Actor, error) {
+// readRevocation takes an act as it was written; the [Revoker] checks it.
+func (a *API) readRevocation(w http.ResponseWriter, r *http.Request) (revocation.Act, ca.Actor, error) {
 	body, err := a.readObject(w, r, maxActBody)
 	if err != nil {
-		return ca.Revocation{}, ca.Actor{}, err
+		return revocation.Act{}, ca.Actor{}, err
 	}
-	kind, value := body.text("kind"), body.text("value")
+	act := revocation.Act{Kind: revocation.Kind(body.text("kind")), Value: body.text("value")}
 	actor := actorOf(r.Context(), body.text("reason"))
-	if err := body.finish(); err != nil {
-		return ca.Revocation{}, ca.Actor{}, err
-	}
-	revocation, err := ca.NewRevocation(ca.RevocationKind(kind), value)
-	return revocation, actor, err
+	return act, actor, body.finish()
 }

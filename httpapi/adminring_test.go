@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/ca"
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 	"sallyport/identity"
 	"sallyport/identity/identitytest"
@@ -140,7 +141,7 @@ func TestSomebodyIsRevokedAndLifted(t *testing.T) {
 	t.Parallel()
 	alice := identitytest.Identity(t, "alice", time.Hour)
 	sessions := &openSessions{[]executor.Session{
-		{Issuer: alice.Alias(), Subject: alice.Subject(), Login: "alice"}, {Issuer: alice.Alias(), Subject: "sub-bob", Login: "bob"},
+		{Issuer: alice.Issuer(), Subject: alice.Subject(), Login: "alice"}, {Issuer: alice.Issuer(), Subject: "sub-bob", Login: "bob"},
 	}}
 	s, authority := administered(t, sessions)
 	if _, err := issueTo(t, authority, alice); err != nil {
@@ -154,14 +155,14 @@ func TestSomebodyIsRevokedAndLifted(t *testing.T) {
 	if _, err := issueTo(t, authority, alice); err == nil {
 		t.Error("alice got a certificate")
 	}
-	type list struct{ Revocations []ca.Revocation }
+	type list struct{ Revocations []revocation.Act }
 	standing := decode[list](t, s.do("GET", revocations, "")).Revocations
-	if !slices.ContainsFunc(standing, func(r ca.Revocation) bool {
-		return r.Kind == ca.RevokeUser && r.Value == "alice" && r.Reason == "lost laptop" && r.UID == os.Geteuid()
+	if !slices.ContainsFunc(standing, func(r revocation.Act) bool {
+		return r.Kind == revocation.User && r.Value == "alice" && r.Reason == "lost laptop" && r.UID == os.Geteuid()
 	}) {
 		t.Errorf("what stands is %+v", standing)
 	}
-	decode[ca.Revoked](t, s.do("POST", revocations+"/lift", body))
+	decode[revocation.Done](t, s.do("POST", revocations+"/lift", body))
 	if _, err := issueTo(t, authority, alice); err != nil {
 		t.Errorf("after the lift: %v", err)
 	}
@@ -172,8 +173,8 @@ func TestABadRevocationRevokesNobody(t *testing.T) {
 	t.Parallel()
 	s, authority := administered(t, nil)
 	for body, code := range map[string]string{
-		`{}`: ca.CodeRevocation, `{"kind":"everybody","value":"x"}`: ca.CodeRevocation, `{"kind":"serial","value":"0"}`: ca.CodeRevocation,
-		`{"kind":"user","value":""}`: ca.CodeRevocation, `{"kind":"key","value":"` + authority.Fingerprint() + `"}`: ca.CodeRevocation,
+		`{}`: "revocation_not_allowed", `{"kind":"everybody","value":"x"}`: "revocation_not_allowed", `{"kind":"serial","value":"0"}`: "revocation_not_allowed",
+		`{"kind":"user","value":""}`: "revocation_not_allowed", `{"kind":"key","value":"` + authority.Fingerprint() + `"}`: "revocation_not_allowed",
 		`{"kind":"user","value":7}`: "field_invalid", `{"kind":"user","value":"alice","uid":0}`: "field_invalid",
 	} {
 		s.do("POST", "/v1/admin/revocations", body).wantProblem(t, http.StatusUnprocessableEntity, code)

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/ca"
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 	"sallyport/httpapi/places"
 	"sallyport/identity"
@@ -110,6 +111,9 @@ type Observer interface {
 type Config struct {
 	// Tokens is required.
 	Tokens TokenVerifier
+	// Gate refuses callers whose access was revoked, from every call that needs a token;
+	// nil refuses nobody.
+	Gate Gate
 	// Policy decides about every call that needs a token; nil allows all of them.
 	Policy Authorizer
 	// Commands serves /v1/systems.
@@ -122,9 +126,10 @@ type Config struct {
 	Mounts []Mounted
 	// Distribution serves /v1/ca/manifest.
 	Distribution Distributor
-	// Revocations serves /v1/admin/revocations on the admin listener; it needs
-	// Certificates.
+	// Revocations serves /v1/admin/revocations on the admin listener.
 	Revocations Revoker
+	// Unreached says where access may go on after an act, a sentence each; nil: nowhere.
+	Unreached func(act revocation.Act) []string
 	// Sessions ends what is open when somebody is revoked; nil if nothing can be.
 	Sessions SessionCloser
 	// Ring serves /v1/admin/ca on the admin listener.

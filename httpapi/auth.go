@@ -31,9 +31,9 @@ func (a *API) authenticated(operation string, h callerHandler) handler {
 	}
 }
 
-// admit verifies a token, unless it could not be found, and records a refusal. A known
-// caller's request has one of the caller's places from then on; it counts against the
-// rates, and the policy is asked.
+// admit verifies a token, unless it could not be found, and records a refusal. Whose
+// access was revoked goes no further. A known caller's request has one of the caller's
+// places from then on; it counts against the rates, and the policy is asked.
 func (a *API) admit(r *http.Request, operation, raw string, err error) (identity.Identity, error) {
 	var caller identity.Identity
 	if err == nil {
@@ -44,6 +44,9 @@ func (a *API) admit(r *http.Request, operation, raw string, err error) (identity
 	}
 	if err == nil {
 		exchangeFrom(r.Context()).caller = caller
+		if err := a.atGate(r.Context(), operation, caller); err != nil {
+			return caller, err
+		}
 		a.vouch(r, caller)
 		if err := a.enter(r, caller); err != nil {
 			return caller, err

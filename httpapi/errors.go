@@ -9,6 +9,7 @@ import (
 
 	"sallyport/ca"
 	"sallyport/ca/approval"
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 	"sallyport/identity"
 	"sallyport/policy"
@@ -81,6 +82,7 @@ var kinds = []struct {
 
 	{audit.ErrShare, kind{http.StatusTooManyRequests, "audit_share", "Your part of the audit log is used up", "The act would write more into the audit log than one caller may in a minute. Nothing was done.", 1}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, ca.CodeRevoked, "Access was revoked", "The caller or the key was revoked. Only the site's administrators can lift that.", 0}},
+	{revocation.ErrRevoked, kind{http.StatusForbidden, ca.CodeRevoked, "Access was revoked", "The caller or the key was revoked. Only the site's administrators can lift that.", 0}},
 	{executor.ErrRevoked, kind{http.StatusForbidden, "access_revoked", "Access was revoked", "The caller's access was revoked. If the command had been started, it was ended.", 0}},
 	{executor.ErrUnknownSystem, kind{http.StatusNotFound, "system_unknown", "No such system", "There is no system of this name, or it is not for this caller.", 0}},
 	{executor.ErrInvalidCommand, kind{http.StatusUnprocessableEntity, "command_invalid", "Command is not acceptable", "The command cannot be run as it stands.", 0}},
@@ -101,9 +103,10 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeTTL, "Lifetime is not allowed", "The lifetime is negative or too short.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeSourceAddress, "Source address is not allowed", "An address range is malformed or outside those of the profile.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeForceCommand, "Forced command is not allowed", "The forced command is too long or not printable ASCII.", 0}},
-	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeRevocation, "Revocation is not acceptable", "The revocation is malformed, or would lock everybody out.", 0}},
-	{ca.ErrNotRevoked, kind{http.StatusNotFound, "not_revoked", "Not revoked", "There is no such revocation to lift.", 0}},
+	{revocation.ErrInvalid, kind{http.StatusUnprocessableEntity, "revocation_not_allowed", "Revocation is not acceptable", "The revocation is malformed, or would lock everybody out.", 0}},
+	{revocation.ErrNotRevoked, kind{http.StatusNotFound, "not_revoked", "Not revoked", "There is no such revocation to lift.", 0}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},
+	{revocation.ErrUnavailable, kind{http.StatusServiceUnavailable, "revocations_unavailable", "Revocations are not available", "They can be neither read nor written at the moment. An act may stand already: repeat it.", 5}},
 	{ca.ErrUnavailable, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
 	{ca.ErrSigner, kind{http.StatusServiceUnavailable, "ca_unavailable", "Certificate authority is not available", "It can record or sign nothing at the moment, so nothing was issued.", 5}},
 	{executor.ErrUnavailable, kind{http.StatusServiceUnavailable, "node_unavailable", "Login nodes are not available", "No login node of the system could be reached. The command was not started.", 5}},
@@ -173,6 +176,8 @@ func problemOf(ctx context.Context, err error) problem {
 	// These five types are the only errors with a text for clients.
 	if e, ok := errors.AsType[*requestError](err); ok {
 		p.Field, p.Allowed, p.Detail = e.field, e.allowed, cmp.Or(e.detail, k.detail)
+	} else if e, ok := errors.AsType[*revocation.Error](err); ok {
+		p.Field, p.Detail = e.Field, e.Detail
 	} else if e, ok := errors.AsType[*executor.CommandError](err); ok {
 		p.Field, p.Detail = e.Field, e.Detail
 	} else if e, ok := errors.AsType[*ca.StepError](err); ok {

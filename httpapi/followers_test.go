@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/ca"
+	"sallyport/ca/revocation"
 	"sallyport/httpapi/places"
 )
 
@@ -48,7 +49,7 @@ func TestWhoWaitsForRevocationsIsToldAtOnce(t *testing.T) {
 		t.Fatalf("answered %d although nothing has changed", rec.Code)
 	case <-time.After(300 * time.Millisecond):
 	}
-	if _, err := authority.Revoke(t.Context(), ca.Actor{}, ca.Revocation{Kind: ca.RevokeKeyID, Value: "v1:x"}, nil); err != nil {
+	if _, err := authority.Revoke(t.Context(), ca.Actor{}, revocation.Act{Kind: revocation.KeyID, Value: "v1:x"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	rec := <-waiting

@@ -29,8 +29,8 @@ type refusals struct {
 	audit audit.Recorder
 	log   *slog.Logger
 
-	mu                           sync.Mutex // guards what follows
-	unverified, verified, denied quota
+	mu                                    sync.Mutex // guards what follows
+	unverified, verified, denied, revoked quota
 }
 
 // A quota is what was recorded of one kind in the current minute.

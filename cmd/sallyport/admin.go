@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/ca"
+	"sallyport/httpapi"
 )
 
 const caLong = `Look at the certificate authority, and lead its keys through their lives: stage,
@@ -266,9 +267,31 @@ func withKeys(f File, keys caKeys, use func(*ca.Authority) error) (err error) {
 	if err := d.openRecords(p); err != nil {
 		return err
 	}
+	if err := d.openRegister(p); err != nil {
+		return err
+	}
 	authority, err := ca.New(caConfig(f, p))
 	if err != nil {
 		return err
 	}
 	return use(authority)
+}
+
+// offlineRevoker is offline for revocations, which need no CA if there is none.
+func offlineRevoker(s streams, f File, use func(httpapi.Revoker) error) (err error) {
+	if f.CA.Enabled {
+		return offline(s, f, func(a *ca.Authority) error { return use(a) })
+	}
+	if err := checkDataDir(f.DataDir); err != nil {
+		return err
+	}
+	d, p := &daemon{}, &parts{file: f}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.openRecords(p); err != nil {
+		return err
+	}
+	if err := d.openRegister(p); err != nil {
+		return err
+	}
+	return use(lifts{p.revoked, p.gate})
 }

@@ -2,7 +2,7 @@ package main
 
 import "time"
 
-// The types in this file are the configuration reference: docs/configuration.md
+// The types in this file, and in config_*.go beside it, are the configuration reference: docs/configuration.md
 // and the file that "sallyport init" writes are made from their comments and
 // tags, and a test compares them. Tags:
 //
@@ -120,53 +120,6 @@ type MetricsSection struct {
 	Listen string `key:"listen" check:"listen" example:"127.0.0.1:9464"`
 }
 
-// IssuerSection configures one identity provider.
-type IssuerSection struct {
-	// Short name, part of key IDs and audit records.
-	Alias string `key:"alias" check:"alias" example:"centre"`
-	// The issuer, exactly as in the "iss" claim. Its TLS certificate is checked
-	// against the system's CAs, or those that SSL_CERT_FILE names.
-	URL string `key:"url" check:"url" example:"https://idp.example.org/realms/hpc"`
-	// A token must name one of these in "aud".
-	Audiences []string `key:"audiences" example:"sallyport"`
-	// Signature algorithms that are accepted.
-	Algorithms []string `key:"algorithms" default:"RS256,PS256,ES256,ES384,EdDSA" check:"RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA"`
-	// Where the keys are. By default OpenID Connect discovery finds them.
-	JWKSURL  string `key:"jwks_url" check:"url" example:"https://idp.example.org/realms/hpc/certs"`
-	JWKSFile string `key:"jwks_file" example:"/etc/sallyport/jwks.json"`
-	// Required "typ" header of the token, "at+jwt" for RFC 9068; empty accepts
-	// "JWT", "at+jwt" and none.
-	Type string `key:"type" example:"at+jwt"`
-	// Scopes that a token must have, all of them.
-	RequiredScopes []string `key:"required_scopes" example:"ssh"`
-	// Claims that a token must have with just these values.
-	RequiredClaims map[string]string `key:"required_claims" example:"{ department = \"physics\" }"`
-	// Clients ("azp" or "client_id") whose tokens are accepted; empty means any.
-	AllowedClients []string `key:"allowed_clients" example:"hpc-portal"`
-	// The claim that holds the account name; dots go into nested claims.
-	LoginClaim string `key:"login_claim" default:"preferred_username"`
-	// Account names that are accepted: a regular expression for the whole name.
-	LoginPattern string `key:"login_pattern" default:"[a-z_][a-z0-9_.-]{0,31}" check:"regexp"`
-	// Account names that are never accepted, beside root and the system
-	// accounts of Debian and Red Hat.
-	DenyLogins []string `key:"deny_logins" example:"slurm"`
-	// A token with less life than this left is refused.
-	MinLifetime time.Duration `key:"min_lifetime" default:"10s" check:"1s..1h"`
-	// A token that was issued for longer than this is refused; 0s means any.
-	MaxLifetime time.Duration `key:"max_lifetime" default:"0s" check:"0s..8760h"`
-	// Allowed difference between the provider's clock and ours.
-	Leeway time.Duration `key:"leeway" default:"30s" check:"1s..5m"`
-	// Age after which keys are fetched again.
-	RefreshInterval time.Duration `key:"refresh_interval" default:"5m" check:"10s..24h"`
-	// Least time between two fetches that unknown key ids cause.
-	MinRefreshInterval time.Duration `key:"min_refresh_interval" default:"30s" check:"1s..1h"`
-	// How long the last good keys serve while the provider cannot be reached.
-	MaxStale time.Duration `key:"max_stale" default:"1h" check:"1m..720h"`
-	// Allow http:// for this issuer. For development only: whoever sits on the
-	// path can make tokens for anybody.
-	AllowHTTP bool `key:"allow_http" default:"false"`
-}
-
 // CASection configures the certificate authority.
 type CASection struct {
 	// Run the CA. Without it the executor gets its credentials elsewhere.
@@ -248,7 +201,9 @@ type ProfileSection struct {
 	// Extensions (PROTOCOL.certkeys) that certificates carry. Those of "executor"
 	// carry none.
 	Extensions []string `key:"extensions" check:"permit-pty|permit-user-rc|permit-agent-forwarding|permit-port-forwarding|permit-X11-forwarding"`
-	// Principals that every certificate carries beside the login.
+	// Principals, beside the login, that a caller may ask for in a certificate of
+	// POST /v1/certificates, by naming them. A certificate that is asked for none
+	// carries the login alone.
 	ExtraPrincipals []string `key:"extra_principals" check:"login" example:"hpc-users"`
 }
 

@@ -37,7 +37,7 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 
 func caConfig(f File, p *parts) ca.Config {
 	return ca.Config{
-		Key: p.keys.initial, Keys: p.keys.folder, Store: p.db, Audit: p.recorder(), Approvals: p.gate, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
+		Key: p.keys.initial, Keys: p.keys.folder, Revocations: p.revoked, Store: p.db, Audit: p.recorder(), Approvals: p.gate, Logger: p.log, LedgerRetention: f.CA.LedgerRetention,
 		Rotation: rotationConfig(f),
 		Profiles: []ca.ProfileConfig{
 			profileConfig(ca.ProfileExecutor, f.CA.Profiles.Executor),
@@ -75,7 +75,7 @@ func staticConfig(f File) credential.StaticConfig {
 func executorConfig(p *parts, provider executor.CredentialProvider) executor.Config {
 	s := p.file.Executor
 	cfg := executor.Config{
-		Credentials: provider, Audit: p.recorder(), AuditCommands: p.file.Audit.Commands, AuditChangesOnly: p.file.Audit.Files == "changes",
+		Credentials: provider, Gate: p.barrier, Audit: p.recorder(), AuditCommands: p.file.Audit.Commands, AuditChangesOnly: p.file.Audit.Files == "changes",
 		MaxOutput: s.MaxOutput, Logger: p.log,
 		Pool: executor.PoolLimits{
 			MaxConns: int(s.MaxConnections), MaxWaiters: int(s.MaxWaiting), WaitTimeout: s.WaitTimeout,
@@ -175,11 +175,12 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 		MaxOutput:  p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
 		Status: map[string]func() any{}, Mounts: mounts,
 	}
+	cfg.Gate, cfg.Revocations, cfg.Unreached = p.barrier, lifts{p.revoked, p.gate}, unreached(p.file)
+	cfg.Approvals = p.gate
 	// A nil pointer in an interface is not nil: assign only what is there.
 	if p.authority != nil {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Revocations, cfg.Refusals = p.authority, p.authority
-		cfg.Approvals = p.gate
 		cfg.Compat = httpapi.Compat(p.file.CA.Compat)
 		manifests := &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.recorder(), log: p.log}
 		cfg.Distribution = manifests

@@ -65,24 +65,6 @@ func (d *decoder) checkRates(f *File) {
 	}
 }
 
-func (d *decoder) checkIssuers(issuers []IssuerSection) {
-	if len(issuers) == 0 {
-		d.fail("issuers", "at least one [[issuers]] table is needed, with alias, url and audiences")
-	}
-	aliases, urls := map[string]bool{}, map[string]bool{}
-	for i, s := range issuers {
-		at := func(key string) string { return fmt.Sprintf("issuers[%d].%s", i, key) }
-		d.require(at("alias"), s.Alias)
-		d.require(at("url"), s.URL)
-		d.once(aliases, at("alias"), s.Alias)
-		d.once(urls, at("url"), s.URL)
-		d.requireList(at("audiences"), s.Audiences, "a token made for another service must not be accepted here")
-		if s.JWKSURL != "" && s.JWKSFile != "" {
-			d.fail(at("jwks_file"), "excludes jwks_url: keep one of them")
-		}
-	}
-}
-
 // checkOwnProfile refuses extensions of the executor's own certificates: they have
 // none, and forwarding alone for jump hosts.
 func (d *decoder) checkOwnProfile(p ProfileSection, path string) {

@@ -14,6 +14,7 @@ import (
 
 	"sallyport/ca"
 	"sallyport/ca/approval"
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 	"sallyport/executor/credential"
 	"sallyport/httpapi"
@@ -48,6 +49,8 @@ type parts struct {
 	db        *bolt.DB
 	tokens    *identity.Verifier
 	keys      caKeys
+	revoked   *revocation.Register
+	barrier   barrier
 	authority *ca.Authority
 	policy    *policy.Policy // nil: there is none
 	gate      *approval.Gate
@@ -83,6 +86,13 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 		return d, err
 	}
 	d.closers = append(d.closers, p.tokens.Close)
+	if err := d.openRegister(p); err != nil {
+		return d, err
+	}
+	if err := p.revoked.Bind(context.Background()); err != nil {
+		return d, err
+	}
+	p.barrier = barrier{Register: p.revoked}
 	if f.CA.Enabled {
 		if p.authority, err = ca.New(caConfig(f, p)); err != nil {
 			return d, err
@@ -230,10 +240,16 @@ const cacheRenewBefore = time.Minute
 func (d *daemon) credentials(p *parts) (executor.CredentialProvider, error) {
 	switch p.file.Executor.Credentials {
 	case "static":
-		return credential.NewStatic(staticConfig(p.file))
+		keys, err := credential.NewStatic(staticConfig(p.file))
+		if err != nil {
+			return nil, err
+		}
+		p.barrier.accounts = keys.Accounts
+		return keys, nil
 	case "remote", "deic":
 		return d.openRemote(p.file.Executor)
 	}
+	p.barrier.own = true
 	var caches [2]*ca.Cache
 	for i, profile := range []string{ca.ProfileExecutor, ca.ProfileJump} {
 		var err error

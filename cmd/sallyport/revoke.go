@@ -14,19 +14,27 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/ca"
+	"sallyport/ca/revocation"
+	"sallyport/httpapi"
 )
 
-const revokeLong = `Revoke certificates, a person or a key, at once and durably: they stand in the
-revocation list for the login nodes, cached credentials are removed, connections
-that are open by them are closed, and commands on these are ended. A person or a
-key gets no new certificate until --lift.
+const revokeLong = `Revoke a person, an account, a key or certificates, at once and durably. A person or
+an account is refused by every call of this service until --lift, whatever
+credentials it logs in with; connections that are open are closed, and commands on
+these are ended. With a CA, what it has issued stands in the revocation list for the
+login nodes, cached credentials are removed, and nothing new is issued.
 
-The certificates leave the list when they have expired. --lift of a person leaves
-those that were revoked in the list; any other --lift takes them out.
+--user is an account, whoever uses it, and wherever it stands: as login, as the
+account of a static key, as any principal of a certificate. --subject is a person,
+whatever the account: ALIAS:SUBJECT or URL#SUBJECT. What stands is the issuer's URL,
+so that no change of an alias moves it to somebody else.
 
-Nodes follow when they fetch the list next; until then a certificate that somebody
-copied is good for the rest of its life, of minutes. Connections of this service
-are closed before the command returns, and the time is printed.
+The certificates leave the list when they have expired. --lift of a person or an
+account leaves those that were revoked in the list; any other --lift takes them out.
+
+Connections of this service are closed before the command returns, and the time is
+printed. So is what it could not reach: nodes follow when they fetch the list next,
+and until then a certificate that somebody copied is good there.
 
 Without a selector, list the revocations that stand. If no service runs, the
 command works on the data folder.`
@@ -41,7 +49,7 @@ type revokeOptions struct {
 func newRevoke(s streams) *cobra.Command {
 	var opt revokeOptions
 	cmd := &cobra.Command{
-		Use: "revoke", Short: "Revoke certificates, a person or a key", GroupID: "admin", Long: revokeLong, Args: exactArgs(),
+		Use: "revoke", Short: "Revoke a person, an account, a key or certificates", GroupID: "admin", Long: revokeLong, Args: exactArgs(),
 		Example: "  sallyport revoke --user alice --reason 'lost laptop, ticket 4711'\n  sallyport revoke --user alice --lift",
 	}
 	config := configFlag(cmd, s)
@@ -49,8 +57,8 @@ func newRevoke(s streams) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&opt.serial, "serial", "", "the certificate with this serial, in decimal as sshd logs it")
 	f.StringVar(&opt.keyID, "key-id", "", "the certificates with this key ID, as sshd logs it")
-	f.StringVar(&opt.user, "user", "", "everything of this login")
-	f.StringVar(&opt.subject, "subject", "", "everything of this person: ALIAS:SUBJECT, of an issuer and its tokens")
+	f.StringVar(&opt.user, "user", "", "everything of this account, as login or principal")
+	f.StringVar(&opt.subject, "subject", "", "everything of this person: ALIAS:SUBJECT or URL#SUBJECT, of an issuer and its tokens")
 	f.StringVar(&opt.key, "key", "", "everything of this public key: a file, a line, or a fingerprint (SHA256:...)")
 	f.StringVar(&opt.issuedBefore, "issued-before", "", `all certificates issued before this time (2026-01-31T08:00:00Z), or "now"`)
 	f.StringVar(&opt.reason, "reason", "", "why, for the audit log")
@@ -61,49 +69,26 @@ func newRevoke(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if !file.CA.Enabled {
-			return errors.New("ca.enabled is false: revoke where the CA is")
-		}
 		if !opt.selects() {
 			return listRevocations(cmd.Context(), s, file, *form)
 		}
-		revocation, err := opt.revocation()
-		if err == nil && !opt.lift {
-			err = knownIssuer(file, revocation)
-		}
+		act, err := opt.act(issuersOf(file))
 		if err != nil {
 			return usageError{err}
 		}
 		if opt.lift {
-			return opt.runLift(cmd.Context(), s, file, revocation, *form)
+			return opt.runLift(cmd.Context(), s, file, act, *form)
 		}
-		return opt.runRevoke(cmd.Context(), s, file, revocation, *form, began)
+		return opt.runRevoke(cmd.Context(), s, file, act, *form, began)
 	}
 	return cmd
 }
 
-// knownIssuer refuses the subject of an issuer that there is not: a typing error must
-// not look like a revocation.
-func knownIssuer(f File, r ca.Revocation) error {
-	if r.Kind != ca.RevokeSubject {
-		return nil
-	}
-	alias, _, _ := strings.Cut(r.Value, ":")
-	var known []string
-	for _, i := range f.Issuers {
-		if i.Alias == alias {
-			return nil
-		}
-		known = append(known, i.Alias)
-	}
-	return fmt.Errorf("--subject: there is no issuer %q; the configuration has %s", alias, strings.Join(known, ", "))
-}
-
 // chosen are the selectors that were given.
-func (opt revokeOptions) chosen() map[ca.RevocationKind]string {
-	chosen := map[ca.RevocationKind]string{
-		ca.RevokeSerial: opt.serial, ca.RevokeKeyID: opt.keyID, ca.RevokeUser: opt.user,
-		ca.RevokeSubject: opt.subject, ca.RevokeKey: opt.key, ca.RevokeIssuedBefore: opt.issuedBefore,
+func (opt revokeOptions) chosen() map[revocation.Kind]string {
+	chosen := map[revocation.Kind]string{
+		revocation.Serial: opt.serial, revocation.KeyID: opt.keyID, revocation.User: opt.user,
+		revocation.Subject: opt.subject, revocation.Key: opt.key, revocation.IssuedBefore: opt.issuedBefore,
 	}
 	for kind, value := range chosen {
 		if value == "" {
@@ -115,46 +100,51 @@ func (opt revokeOptions) chosen() map[ca.RevocationKind]string {
 
 func (opt revokeOptions) selects() bool { return len(opt.chosen()) > 0 || opt.lift }
 
-// revocation checks that there is one selector, and what it says.
-func (opt revokeOptions) revocation() (ca.Revocation, error) {
+// act checks that there is one selector, and what it says. What is lifted may have a
+// name that nothing new could have.
+func (opt revokeOptions) act(issuers revocation.Issuers) (revocation.Act, error) {
 	chosen := opt.chosen()
 	if len(chosen) != 1 {
-		return ca.Revocation{}, errors.New("give one of --serial, --key-id, --user, --subject, --key and --issued-before")
+		return revocation.Act{}, errors.New("give one of --serial, --key-id, --user, --subject, --key and --issued-before")
 	}
 	if opt.issuedBefore == "now" {
-		chosen[ca.RevokeIssuedBefore] = time.Now().Format(time.RFC3339Nano)
+		chosen[revocation.IssuedBefore] = time.Now().Format(time.RFC3339Nano)
 	}
 	if opt.key != "" && !strings.HasPrefix(opt.key, "SHA256:") {
 		text, err := readBounded(opt.key, 64<<10)
 		if err == nil {
-			chosen[ca.RevokeKey] = strings.TrimSpace(string(text))
+			chosen[revocation.Key] = strings.TrimSpace(string(text))
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return ca.Revocation{}, fmt.Errorf("--key: %w", err)
+			return revocation.Act{}, fmt.Errorf("--key: %w", err)
 		}
 	}
 	for kind, value := range chosen {
-		r, err := ca.NewRevocation(kind, value)
-		if refused, ok := errors.AsType[*ca.RequestError](err); ok {
-			err = fmt.Errorf("--%s: %s", strings.ReplaceAll(refused.Field, "_", "-"), refused.Detail)
+		act, err := revocation.New(kind, value, issuers)
+		if wrong, ok := errors.AsType[*revocation.Error](err); ok && opt.lift && kind == revocation.Subject {
+			return revocation.Act{Kind: kind, Value: value}, nil
+		} else if ok {
+			err = fmt.Errorf("--%s: %s", strings.ReplaceAll(wrong.Field, "_", "-"), wrong.Detail)
 		}
-		return r, err
+		return act, err
 	}
-	return ca.Revocation{}, nil // not reached: there is one
+	return revocation.Act{}, nil // not reached: there is one
 }
 
 // revokeAnswer is what the service tells of a revocation.
 type revokeAnswer struct {
-	ca.Revoked
+	revocation.Done
 	Connections int     `json:"connections"`
 	CutMS       float64 `json:"cut_ms"`
 	// TotalMS is the time from the start of the command to the answer, which comes
 	// after the last connection is closed.
 	TotalMS float64 `json:"total_ms"`
 	Service bool    `json:"service"`
+	// Unreached says where access may go on.
+	Unreached []string `json:"unreached"`
 }
 
 // revokeRequest is the body of both calls.
-func (opt revokeOptions) revokeRequest(r ca.Revocation) map[string]string {
+func (opt revokeOptions) revokeRequest(r revocation.Act) map[string]string {
 	body := map[string]string{"kind": string(r.Kind), "value": r.Value}
 	if opt.reason != "" {
 		body["reason"] = opt.reason
@@ -164,13 +154,13 @@ func (opt revokeOptions) revokeRequest(r ca.Revocation) map[string]string {
 
 func (opt revokeOptions) actor() ca.Actor { return ca.Actor{UID: os.Getuid(), Reason: opt.reason} }
 
-func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r ca.Revocation, form outputForm, began time.Time) error {
+func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r revocation.Act, form outputForm, began time.Time) error {
 	answer := revokeAnswer{Service: true}
 	err := adminClient(f).call(ctx, http.MethodPost, "/v1/admin/revocations", opt.revokeRequest(r), &answer)
 	if errors.Is(err, errNoDaemon) {
-		answer.Service = false
-		err = offline(s, f, func(a *ca.Authority) error {
-			answer.Revoked, err = a.Revoke(ctx, opt.actor(), r, nil)
+		answer.Service, answer.Unreached = false, unreached(f)(r)
+		err = offlineRevoker(s, f, func(a httpapi.Revoker) error {
+			answer.Done, err = a.Revoke(ctx, opt.actor(), r, nil)
 			return err
 		})
 	}
@@ -181,29 +171,40 @@ func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r ca.
 	if form == "json" {
 		return printJSON(s.out, answer)
 	}
-	fmt.Fprintf(s.out, "revoked %s %s: %s still valid, revocation list %d\n",
-		answer.Kind, answer.Value, counted(answer.Certificates, "certificate"), answer.ListVersion)
-	if answer.Certificates == 0 {
-		fmt.Fprintln(s.out, "nothing in the ledger matches now: if that is unexpected, check the spelling; it holds for what comes")
-	}
-	if answer.Service {
-		fmt.Fprintf(s.out, "closed %s; the last one %.0f ms after the command\n", counted(answer.Connections, "connection"), answer.TotalMS)
-	} else {
-		fmt.Fprintln(s.out, "no service runs here: there were no connections to close")
-	}
-	if answer.Expires.IsZero() {
-		fmt.Fprintln(s.out, "it stands until it is lifted: sallyport revoke --lift")
-	} else {
-		fmt.Fprintf(s.out, "it leaves the list by itself at %s\n", stamp(answer.Expires))
-	}
+	answer.print(s)
 	return nil
 }
 
-func (opt revokeOptions) runLift(ctx context.Context, s streams, f File, r ca.Revocation, form outputForm) error {
-	var done ca.Revoked
+// print says what was reached, and what was not.
+func (a revokeAnswer) print(s streams) {
+	if a.ListVersion == 0 {
+		fmt.Fprintf(s.out, "revoked %s %s: refused by every call of this service\n", a.Kind, a.Value)
+	} else {
+		fmt.Fprintf(s.out, "revoked %s %s: %s still valid, revocation list %d\n", a.Kind, a.Value, counted(a.Certificates, "certificate"), a.ListVersion)
+	}
+	if a.Certificates == 0 && a.ListVersion > 0 {
+		fmt.Fprintln(s.out, "nothing in the ledger matches now: if that is unexpected, check the spelling; it holds for what comes")
+	}
+	if a.Service {
+		fmt.Fprintf(s.out, "closed %s; the last one %.0f ms after the command\n", counted(a.Connections, "connection"), a.TotalMS)
+	} else {
+		fmt.Fprintln(s.out, "no service runs here: there were no connections to close")
+	}
+	if a.Expires.IsZero() {
+		fmt.Fprintln(s.out, "it stands until it is lifted: sallyport revoke --lift")
+	} else {
+		fmt.Fprintf(s.out, "it leaves the list by itself at %s\n", stamp(a.Expires))
+	}
+	for _, sentence := range a.Unreached {
+		fmt.Fprintf(s.out, "not reached: %s\n", sentence)
+	}
+}
+
+func (opt revokeOptions) runLift(ctx context.Context, s streams, f File, r revocation.Act, form outputForm) error {
+	var done revocation.Done
 	err := adminClient(f).call(ctx, http.MethodPost, "/v1/admin/revocations/lift", opt.revokeRequest(r), &done)
 	if errors.Is(err, errNoDaemon) {
-		err = offline(s, f, func(a *ca.Authority) error {
+		err = offlineRevoker(s, f, func(a httpapi.Revoker) error {
 			done, err = a.Lift(ctx, opt.actor(), r)
 			return err
 		})
@@ -214,17 +215,21 @@ func (opt revokeOptions) runLift(ctx context.Context, s streams, f File, r ca.Re
 	if form == "json" {
 		return printJSON(s.out, done)
 	}
-	_, err = fmt.Fprintf(s.out, "lifted %s %s: revocation list %d\n", done.Kind, done.Value, done.ListVersion)
+	text := fmt.Sprintf("lifted %s %s", done.Kind, done.Value)
+	if done.ListVersion > 0 {
+		text += fmt.Sprintf(": revocation list %d", done.ListVersion)
+	}
+	_, err = fmt.Fprintln(s.out, text)
 	return err
 }
 
 func listRevocations(ctx context.Context, s streams, f File, form outputForm) error {
 	var answer struct {
-		Revocations []ca.Revocation `json:"revocations"`
+		Revocations []revocation.Act `json:"revocations"`
 	}
 	err := adminClient(f).call(ctx, http.MethodGet, "/v1/admin/revocations", nil, &answer)
 	if errors.Is(err, errNoDaemon) {
-		err = offline(s, f, func(a *ca.Authority) error {
+		err = offlineRevoker(s, f, func(a httpapi.Revoker) error {
 			answer.Revocations, err = a.Revocations(ctx)
 			return err
 		})

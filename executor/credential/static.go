@@ -94,10 +94,7 @@ func (s *Static) Credential(_ context.Context, caller identity.Identity, _ execu
 	if !caller.Valid() {
 		return executor.Credential{}, fmt.Errorf("%w: caller is nobody", executor.ErrNoCredential)
 	}
-	c, ok := s.keys[staticID{issuer: caller.Alias(), subject: caller.Subject()}]
-	if !ok {
-		c, ok = s.keys[staticID{login: caller.Login()}]
-	}
+	c, ok := s.of(caller)
 	if !ok {
 		return executor.Credential{}, fmt.Errorf("%w: no key is configured for %s", executor.ErrNoCredential, caller)
 	}
@@ -110,6 +107,32 @@ func (s *Static) Credential(_ context.Context, caller identity.Identity, _ execu
 		}
 	}
 	return c, nil
+}
+
+// Accounts are those on nodes that the caller's key opens beside their login: that of the
+// configuration, and the principals of the key's certificate.
+func (s *Static) Accounts(caller identity.Identity) []string {
+	c, ok := s.of(caller)
+	if !ok || (c.User == "" && c.Certificate == nil) {
+		return nil
+	}
+	var accounts []string
+	if c.User != "" {
+		accounts = []string{c.User}
+	}
+	if c.Certificate != nil {
+		accounts = append(accounts, c.Certificate.ValidPrincipals...)
+	}
+	return accounts
+}
+
+// of is the caller's key.
+func (s *Static) of(caller identity.Identity) (executor.Credential, bool) {
+	c, ok := s.keys[staticID{issuer: caller.Alias(), subject: caller.Subject()}]
+	if !ok {
+		c, ok = s.keys[staticID{login: caller.Login()}]
+	}
+	return c, ok
 }
 
 func (k StaticKey) load() (executor.Credential, error) {

@@ -63,6 +63,10 @@ func (c *conversion) issuers(auth *section) {
 			c.out.set("algorithms", []string{algorithm})
 		}
 	}
+	if len(seen) > 1 {
+		in.note("public_certs", "there are %d issuers, and FirecREST takes a login of one for the same account as that login of the others: "+
+			"if that is meant, and they are the same people, set the same login_namespace in each [[issuers]] table; it will not be served before", len(seen))
+	}
 	in.rest()
 	c.authorization(auth)
 	auth.rest()
