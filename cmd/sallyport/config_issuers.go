@@ -108,7 +108,7 @@ func (d *decoder) checkNamespaces(issuers []IssuerSection) {
 		switch first := issuers[0].LoginNamespace; {
 		case d.mistaken(key):
 		case s.LoginNamespace == "":
-			d.failIn(table, key, "is missing: there are %d issuers, and on a node a login of %q is the same account as that login of the others, whoever they are; %s",
+			d.failIn(table, key, "is missing: there are %d issuers, and on a node a login of issuer %q is the same account as that login of another, whoever they are; %s",
 				len(issuers), s.Alias, remedy)
 		case first != "" && s.LoginNamespace != first:
 			d.fail(key, "%q is not %q, that of %q: on a node a login of both is the same account, whoever they are; %s", s.LoginNamespace, first, issuers[0].Alias, remedy)

@@ -286,3 +286,47 @@ func FuzzConfigurationNeverPanics(f *testing.F) {
 		}
 	})
 }
+
+// TestSeveralIssuersShareLoginsOnlyIfTheySaySo: on a node a login of one is the same
+// account as that login of the other.
+func TestSeveralIssuersShareLoginsOnlyIfTheySaySo(t *testing.T) {
+	t.Parallel()
+	issuer := func(alias, url, more string) string {
+		return "[[issuers]]\nalias = \"" + alias + "\"\nurl = \"" + url + "\"\naudiences = [\"a\"]\n" + more + "\n"
+	}
+	one, two := "https://one.example.org/realms/hpc", "https://two.example.org"
+	const shared = "login_namespace = \"centre\""
+	for name, c := range map[string]struct {
+		text string
+		want []string
+	}{
+		"one":            {issuer("one", one, ""), nil},
+		"one that says":  {issuer("one", one, shared), nil},
+		"both say":       {issuer("one", one, shared) + issuer("two", two, shared), nil},
+		"three say":      {issuer("one", one, shared) + issuer("two", two, shared) + issuer("three", "https://three.example.org", shared), nil},
+		"neither":        {issuer("one", one, "") + issuer("two", two, ""), []string{`:1: issuers[0].login_namespace: is missing`, `:6: issuers[1].login_namespace: is missing: there are 2 issuers, and on a node a login of issuer "two" is the same account`}},
+		"one of two":     {issuer("one", one, shared) + issuer("two", two, ""), []string{`:6: issuers[1].login_namespace: is missing`, `set the same login_namespace in each`}},
+		"patterns":       {issuer("one", one, `login_pattern = "a.*"`) + issuer("two", two, `login_pattern = "b.*"`), []string{`issuers[0].login_namespace: is missing`, `issuers[1].login_namespace: is missing`}},
+		"different":      {issuer("one", one, shared) + issuer("two", two, `login_namespace = "other"`), []string{`:10: issuers[1].login_namespace: "other" is not "centre", that of "one"`}},
+		"third":          {issuer("one", one, shared) + issuer("two", two, shared) + issuer("three", "https://three.example.org", ""), []string{`:11: issuers[2].login_namespace: is missing`}},
+		"empty":          {issuer("one", one, `login_namespace = ""`) + issuer("two", two, `login_namespace = ""`), []string{`:5: issuers[0].login_namespace: `, `:10: issuers[1].login_namespace: `}},
+		"slash":          {issuer("one", one, shared) + issuer("two", one+"/", shared), []string{`:8: issuers[1].url: "https://one.example.org/realms/hpc/" stands twice`}},
+		"capitals":       {issuer("one", one, shared) + issuer("two", "https://ONE.example.org/realms/hpc", shared), []string{`:8: issuers[1].url: `}},
+		"port":           {issuer("one", one, shared) + issuer("two", "https://one.example.org:443/realms/hpc", shared), []string{`:8: issuers[1].url: `}},
+		"same alias":     {issuer("one", one, shared) + issuer("one", two, shared), []string{`:7: issuers[1].alias: "one" stands twice`}},
+		"former is new":  {issuer("one", one, shared) + issuer("two", two, shared+"\nformer_names = [\"one\"]"), []string{`:11: issuers[1].former_names: "one" is a name of issuer "one"`}},
+		"former twice":   {issuer("one", one, shared+"\nformer_names = [\"old\"]") + issuer("two", two, shared+"\nformer_names = [\"old\"]"), []string{`:12: issuers[1].former_names: "old" is a name of issuer "one"`}},
+		"former of both": {issuer("one", one, `former_names = ["old", "old"]`), []string{`:5: issuers[0].former_names: "old" is empty, or stands twice`}},
+	} {
+		path := writeConfig(t, c.text)
+		_, err := loadConfig(path, noEnv)
+		if (err != nil) != (c.want != nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range c.want {
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error lacks %q: %v", name, want, err)
+			}
+		}
+	}
+}

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // What import-firecrest makes of the configurations that FirecREST's documentation
-// describes is, but for files that the notes ask for, a good configuration.
+// describes is a good configuration, but for files that the notes ask for, and for what
+// nobody but the site can know: whether the logins of several issuers are one person's.
 func TestImportedConfigurationsAreGood(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../internal/importfirecrest/testdata/*.toml")
@@ -16,6 +19,12 @@ func TestImportedConfigurationsAreGood(t *testing.T) {
 	}
 	for _, file := range files {
 		f, err := loadConfig(file, noEnv)
+		if wrong, ok := errors.AsType[*configError](err); ok && strings.Contains(file, "service.toml") {
+			if n := strings.Count(wrong.Error(), "login_namespace: is missing"); n != 2 || len(wrong.mistakes) != n {
+				t.Error(err)
+			}
+			continue
+		}
 		if err != nil {
 			t.Error(err)
 			continue
