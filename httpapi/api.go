@@ -152,6 +152,9 @@ type Config struct {
 	Audit audit.Recorder
 	// Checks decide /readyz. All must pass.
 	Checks []Check
+	// ReadyFor is how long their answer is good, and a fiftieth of it if it is bad, since everyone may ask and a check may
+	// ask an agent; 0 has those alone share an answer who ask at the same time.
+	ReadyFor time.Duration
 	// Status adds named values to /v1/admin/status; each must encode to JSON.
 	Status map[string]func() any
 	// Version is shown in the status.
@@ -250,7 +253,7 @@ func New(cfg Config) (*API, error) {
 		started:   time.Now(),
 		lanes:     newLanes(cfg),
 		bounds:    bounds{of: make(map[string]*places.Listener)},
-		readiness: readiness{checks: slices.Clone(cfg.Checks)},
+		readiness: readiness{checks: slices.Clone(cfg.Checks), lasts: cfg.ReadyFor},
 		callers:   newShare(int64(cfg.MaxInFlight), int64(cfg.MaxInFlightPerCaller)),
 		rates:     newRates(slices.Clone(cfg.Rates)),
 		memory:    newShare(cfg.OutputMemory, cfg.OutputMemory/4),

@@ -80,7 +80,9 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, err
 	}
 	body := bytes.NewBuffer(make([]byte, 0, max(0, r.ContentLength)+bytes.MinRead))
+	x.seat.member.Yield() // to who does not keep us waiting; callers have a place of their own
 	_, err := body.ReadFrom(&countedBody{Reader: http.MaxBytesReader(w, r.Body, limit), exchange: x})
+	x.seat.member.Hold()
 	// The deadline of the body must not stay: net/http goes on reading, to notice
 	// that the client leaves, and would take its end for that.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails in tests only

@@ -6,18 +6,14 @@ import (
 	"time"
 )
 
-const (
-	// checkTimeout bounds one readiness check.
-	checkTimeout = 2 * time.Second
-	// readyFor is how long an answer is good: everyone may ask, and a check may ask an
-	// agent or a store.
-	readyFor = time.Second
-)
+// checkTimeout bounds one readiness check.
+const checkTimeout = 2 * time.Second
 
 // A readiness runs the checks for all who ask at a time, and remembers for a moment what
 // came out.
 type readiness struct {
 	checks []Check
+	lasts  time.Duration // how long an answer is good
 
 	mu     sync.Mutex // guards what follows
 	latest *lookout   // nil: nobody has asked yet
@@ -66,7 +62,11 @@ func (s *readiness) run(l *lookout) {
 		}
 		l.checks = append(l.checks, answer)
 	}
-	l.until = time.Now().Add(readyFor)
+	lasts := s.lasts
+	if !l.ok { // what was mended shows soon
+		lasts /= 50
+	}
+	l.until = time.Now().Add(lasts)
 }
 
 // ready says what the checks say. A request that waits for them yields its place.

@@ -27,7 +27,7 @@ type Person struct{ Issuer, Subject string }
 
 // A Book knows addresses. It is safe for concurrent use.
 type Book struct {
-	nodes atomic.Pointer[[]netip.Prefix]
+	nodes atomic.Pointer[networks]
 
 	mu    sync.Mutex                                // guards what follows
 	known fair.Table[Person, netip.Addr, time.Time] // when it was noted, by area
@@ -40,19 +40,35 @@ func NewBook(nodes []netip.Prefix) *Book {
 	return b
 }
 
-// SetNodes replaces the networks of nodes and mirrors.
+// SetNodes replaces the networks of nodes and mirrors. A network of one address costs a
+// request nothing more however many there are; of larger ones there should be few.
 func (b *Book) SetNodes(nodes []netip.Prefix) {
-	nodes = slices.Clone(nodes)
-	b.nodes.Store(&nodes)
+	n := &networks{single: make(map[netip.Addr]bool)}
+	for _, p := range nodes {
+		if p.IsSingleIP() {
+			n.single[p.Addr().Unmap()] = true
+		} else {
+			n.large = append(n.large, p)
+		}
+	}
+	b.nodes.Store(n)
+}
+
+// networks are addresses, one by one and in ranges.
+type networks struct {
+	single map[netip.Addr]bool
+	large  []netip.Prefix
+}
+
+func (n *networks) contain(addr netip.Addr) bool {
+	return n.single[addr] || slices.ContainsFunc(n.large, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // Rank says what is known of an address.
 func (b *Book) Rank(addr netip.Addr) Rank {
 	addr = addr.Unmap().WithZone("")
-	for _, p := range *b.nodes.Load() {
-		if p.Contains(addr) {
-			return Node
-		}
+	if b.nodes.Load().contain(addr) {
+		return Node
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -45,11 +45,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			continue
 		}
 		c.leave = sync.OnceFunc(c.member.Leave)
-		if rank == Proxy {
-			c.proved.Store(true)
-		} else {
-			c.member.Yield()
-		}
+		c.member.Yield()
 		return c, nil
 	}
 }
