@@ -63,7 +63,7 @@ func fortify(t *testing.T, conns, each int, change func(*Config)) *fortress {
 		<-served
 	})
 	f.url = "https://" + f.addr
-	f.tls = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the certificate is this test's
+	f.tls = &tls.Config{InsecureSkipVerify: true}
 	f.client = f.from("127.0.0.1")
 	return f
 }

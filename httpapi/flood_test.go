@@ -142,7 +142,7 @@ func TestAFloodOfFramesEndsItsConnection(t *testing.T) {
 			return f.WriteContinuation(1, false, make([]byte, 16<<10))
 		}},
 		{"streams that are reset whose answers nobody reads", false, 1_000_000, func(f *http2.Framer, n int) error {
-			id := uint32(1 + 2*n) //nolint:gosec // below most
+			id := uint32(1 + 2*n)
 			if err := open(f, id, true); err != nil {
 				return err
 			}
@@ -153,7 +153,7 @@ func TestAFloodOfFramesEndsItsConnection(t *testing.T) {
 			f := fortify(t, 256, 64, func(*Config) {})
 			conn, framer, out := f.secure(t)
 			if c.reads {
-				go io.Copy(io.Discard, conn) //nolint:errcheck // until it is closed
+				go io.Copy(io.Discard, conn)
 			}
 			n := 0
 			for ; n < c.most; n++ {
@@ -199,7 +199,7 @@ func (f *fortress) resets(ctx context.Context) {
 	conn := tls.Client(raw, config)
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	go io.Copy(io.Discard, conn) //nolint:errcheck // until it is closed
+	go io.Copy(io.Discard, conn)
 	h := &hoard{framer: http2.NewFramer(conn, conn), next: 1}
 	h.encoder = hpack.NewEncoder(&h.block)
 	h.fields = []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: f.addr}, {Name: ":path", Value: "/docs"}}

@@ -82,10 +82,7 @@ func TestWaitsAreBoundedAndEndWithTheDrain(t *testing.T) {
 	s, _ := issues(t)
 	tag := tagNow(t, s)
 	waiting := waits(t, s, tag, "wait=60")
-	for {
-		if s.api.lanes.followers.Count().Addresses > 0 {
-			break
-		}
+	for s.api.lanes.followers.Count().Addresses == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	here := netip.MustParseAddr("192.0.2.1") // of httptest

@@ -76,7 +76,7 @@ func (a *API) ready(ctx context.Context) ([]checkAnswer, bool) {
 	if len(a.readiness.checks) == 0 {
 		return checks, all
 	}
-	l := a.readiness.ask()
+	l := a.readiness.ask() //nolint:contextcheck // it outlives who asked first
 	select {
 	case <-l.done:
 	default:
