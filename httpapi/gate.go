@@ -15,6 +15,9 @@ type Gate interface {
 	Admit(caller identity.Identity) error
 }
 
+// opTicket is what records call a call whose caller is known by a ticket.
+const opTicket = "ticket"
+
 // atGate refuses a caller whose access was revoked, and records it. There is no call that
 // it lets pass: what cannot be forgotten for one call need not be thought of for the next.
 func (a *API) atGate(ctx context.Context, operation string, caller identity.Identity) error {

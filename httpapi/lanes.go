@@ -137,13 +137,17 @@ func (a *API) enter(r *http.Request, caller identity.Identity) error {
 }
 
 // Enter gives a request of a [Mounted] API's public call one of the caller's own places:
-// for a call that finds out by other means than a token who calls, such as a ticket.
+// for a call that finds out by other means than a token who calls, such as a ticket. Whose
+// access was revoked since then gets none.
 func Enter(r *http.Request, caller identity.Identity) error {
 	x := exchangeFrom(r.Context())
 	if x.api == nil { // a test's
 		return nil
 	}
 	x.caller = caller
+	if err := x.api.atGate(r.Context(), opTicket, caller); err != nil {
+		return err
+	}
 	x.api.vouch(r, caller)
 	return x.api.enter(r, caller)
 }

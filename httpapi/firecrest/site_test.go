@@ -9,18 +9,21 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/ca/revocation"
 	"sallyport/executor"
 	"sallyport/httpapi"
 	"sallyport/httpapi/firecrest"
 	"sallyport/identity"
 	"sallyport/identity/identitytest"
 	"sallyport/store/audit"
+	"sallyport/store/bolt"
 )
 
 // An authority signs the certificates of every caller.
@@ -67,7 +70,14 @@ type site struct {
 	t      testing.TB
 	url    string
 	issuer *identitytest.Issuer
+	// revoked is who is refused at admission.
+	revoked *revocation.Register
 }
+
+// gate asks a real register.
+type gate struct{ *revocation.Register }
+
+func (g gate) Admit(caller identity.Identity) error { return g.Register.Admit(caller) }
 
 // serve starts the API for systems that run serves.
 func serve(t testing.TB, cfg firecrest.Config) *site {
@@ -103,8 +113,17 @@ func serveWith(t testing.TB, cfg firecrest.Config, policy httpapi.Authorizer) *s
 		t.Cleanup(door.Close)
 		cfg.Streaming.Port = door.Listener.Addr().(*net.TCPAddr).Port
 	}
+	db, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "revoked.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	revoked, err := revocation.Open(t.Context(), revocation.Config{Store: db, Audit: noAudit{}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	api, err := httpapi.New(httpapi.Config{
-		Tokens: verifier, Commands: cfg.Commands.(httpapi.CommandRunner), Audit: noAudit{}, Policy: policy, Mounts: []httpapi.Mounted{handler},
+		Gate: gate{revoked}, Tokens: verifier, Commands: cfg.Commands.(httpapi.CommandRunner), Audit: noAudit{}, Policy: policy, Mounts: []httpapi.Mounted{handler},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +131,7 @@ func serveWith(t testing.TB, cfg firecrest.Config, policy httpapi.Authorizer) *s
 	server.Config = api.Server()
 	server.Start()
 	t.Cleanup(server.Close)
-	return &site{t: t, url: server.URL, issuer: issuer}
+	return &site{t: t, url: server.URL, issuer: issuer, revoked: revoked}
 }
 
 // An answer is a response that was read to its end.

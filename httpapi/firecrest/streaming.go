@@ -91,7 +91,7 @@ func moveStream(c *call) error {
 		return errNoStream
 	}
 	if err := httpapi.Enter(c.r, s.caller); err != nil {
-		c.handler.streams.finish(s, streamFailed, "too many requests of yours are in flight")
+		c.handler.streams.finish(s, streamFailed, "it was refused: too many requests of yours are in flight, or your access was revoked")
 		return err
 	}
 	c.caller, c.system = s.caller, s.system

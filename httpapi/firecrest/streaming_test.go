@@ -18,6 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"sallyport/ca/revocation"
 	"sallyport/httpapi/firecrest"
 )
 
@@ -312,5 +313,39 @@ func TestAStreamCanBeCancelledAndLapses(t *testing.T) {
 	}
 	if state := short.state(job); state != "TIMEOUT" {
 		t.Error(state)
+	}
+}
+
+// TestAStreamOfSomebodyWhoWasRevokedMeanwhileIsRefused: their ticket says who they are, and no
+// token is asked for.
+func TestAStreamOfSomebodyWhoWasRevokedMeanwhileIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStreams(t, time.Minute)
+	target := s.dir + "/late"
+	job, secret := s.offer("upload", target)
+	act := revocation.Act{Kind: revocation.User, Value: "alice"}
+	if _, err := s.revoked.Revoke(t.Context(), revocation.Actor{}, act, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.as("alice", "GET", "/compute/clustera/jobs/"+job, "").fails(http.StatusForbidden, "revoked")
+	status, location := s.knock(secret, "127.0.0.1")
+	if status != http.StatusTemporaryRedirect {
+		t.Fatalf("the door answers %d", status)
+	}
+	conn, resp, err := websocket.Dial(t.Context(), location, &websocket.DialOptions{HTTPClient: client}) //nolint:bodyclose // the library has read it
+	if err == nil {
+		conn.CloseNow()
+	}
+	if err == nil || resp == nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("the stream begins: %v, %+v", err, resp)
+	}
+	if _, err := os.Stat(target); err == nil {
+		t.Error("the file was written")
+	}
+	if _, err := s.revoked.Lift(t.Context(), revocation.Actor{}, act); err != nil {
+		t.Fatal(err)
+	}
+	if state := s.state(job); state != "FAILED" {
+		t.Errorf("the job is %s", state)
 	}
 }
