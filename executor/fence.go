@@ -19,9 +19,17 @@ import (
 type Fence struct {
 	// Folders are absolute.
 	Folders []string
-	// Allow, if set, is asked about the resolved paths of each operation. Its error is
-	// returned as it is.
-	Allow func(ctx context.Context, paths ...string) error
+	// Allow, if set, is asked about the paths of each operation. Its error is returned as it
+	// is.
+	Allow func(ctx context.Context, found []Found) error
+}
+
+// A Found is where a path leads.
+type Found struct {
+	// Path is without links.
+	Path string
+	// Names are what it is called below those folders that are links themselves.
+	Names []string
 }
 
 // Within returns the same files, kept within a fence. Either may be closed.
@@ -148,10 +156,24 @@ func (f *Files) find(ctx context.Context, places ...Place) func() ([]string, err
 			}
 		}
 		if f.fence.Allow != nil {
-			err = yieldError(f.fence.Allow(ctx, found...))
+			err = yieldError(f.fence.Allow(ctx, named(found, f.fence.Folders, folders)))
 		}
 		return found, err
 	}
+}
+
+// named adds what paths are called below the folders as they are configured.
+func named(paths, configured, folders []string) []Found {
+	found := make([]Found, len(paths))
+	for i, p := range paths {
+		found[i].Path = p
+		for j, folder := range folders {
+			if configured[j] != folder && covers(folder, p) {
+				found[i].Names = append(found[i].Names, strings.TrimSuffix(configured[j]+"/"+strings.TrimPrefix(p[len(strings.TrimSuffix(folder, "/")):], "/"), "/"))
+			}
+		}
+	}
+	return found
 }
 
 func pathsOf(places []Place) (paths []string) {

@@ -222,8 +222,10 @@ func TestAFenceAsksAboutResolvedPaths(t *testing.T) {
 		fenced(t, c)
 		var asked []string
 		no := errors.New("no")
-		f := c.Within(executor.Fence{Folders: []string{c.dir}, Allow: func(_ context.Context, paths ...string) error {
-			asked = append(asked, paths...)
+		f := c.Within(executor.Fence{Folders: []string{c.dir}, Allow: func(_ context.Context, found []executor.Found) error {
+			for _, p := range found {
+				asked = append(asked, p.Path)
+			}
 			return no
 		}})
 		for _, op := range everyOperation(t.Context(), f) {

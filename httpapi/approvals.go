@@ -56,7 +56,7 @@ func (a *API) approvalRoutes() []route {
 // forApprover refuses callers without the role, whatever the policy allows them.
 func (a *API) forApprover(operation string, h callerHandler) callerHandler {
 	return func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
-		if err := a.authorizeBy(r, a.cfg.Approvers, caller, actOf(r, operation)); err != nil {
+		if err := a.authorizeBy(r.Context(), a.cfg.Approvers, caller, actOf(r, operation)); err != nil {
 			return err
 		}
 		return h(w, r, caller)

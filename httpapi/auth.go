@@ -70,7 +70,17 @@ func (a *API) authorize(r *http.Request, operation string, caller identity.Ident
 		return caller, nil
 	}
 	act := actOf(r, operation)
-	if err := a.authorizeBy(r, a.cfg.Policy, caller, act); err != nil {
+	act.Pending = exchangeFrom(r.Context()).detailed
+	err := a.authorizeBy(r.Context(), a.cfg.Policy, caller, act)
+	if errors.Is(err, policy.ErrPending) {
+		exchangeFrom(r.Context()).waiting = func(ctx context.Context, told policy.Act) error {
+			full := act
+			full.Pending, full.Paths, full.Tree, full.Job = false, told.Paths, told.Tree, told.Job
+			return a.authorizeBy(ctx, a.cfg.Policy, caller, full)
+		}
+		err = nil
+	}
+	if err != nil {
 		return caller, err
 	}
 	exchangeFrom(r.Context()).listed = func(system string) (bool, error) {
@@ -89,6 +99,20 @@ func (a *API) authorize(r *http.Request, operation string, caller identity.Ident
 	return caller, err
 }
 
+// Waiting says whether the policy's decision about the call of ctx depends on the paths and the
+// job that it names. Nothing may be done for it until [Tell] has returned nil.
+func Waiting(ctx context.Context) bool { return exchangeFrom(ctx).waiting != nil }
+
+// Tell tells the policy of the paths and the job of the call of ctx, and returns what becomes of
+// the call. It may be asked about more paths than once.
+func Tell(ctx context.Context, told policy.Act) error {
+	ask := exchangeFrom(ctx).waiting
+	if ask == nil {
+		return nil
+	}
+	return ask(ctx, told)
+}
+
 // Listed says whether the call of ctx, which shows several systems, may show one: the
 // policy is asked about it again with the system. What it denies is left out in silence.
 func Listed(ctx context.Context, system string) (bool, error) {
@@ -98,10 +122,11 @@ func Listed(ctx context.Context, system string) (bool, error) {
 	return true, nil
 }
 
-func (a *API) authorizeBy(r *http.Request, policies Authorizer, caller identity.Identity, act policy.Act) error {
-	err := policies.Authorize(r.Context(), caller, act)
+// authorizeBy asks a policy, and records what is denied.
+func (a *API) authorizeBy(ctx context.Context, policies Authorizer, caller identity.Identity, act policy.Act) error {
+	err := policies.Authorize(ctx, caller, act)
 	if denied, ok := errors.AsType[*policy.DeniedError](err); ok {
-		a.recordDenied(r.Context(), caller, act, denied)
+		a.recordDenied(ctx, caller, act, denied)
 		err = &requestError{err: denied, detail: denied.Message}
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/httpapi/places"
 	"sallyport/identity"
+	"sallyport/policy"
 	"sallyport/store/audit"
 )
 
@@ -39,6 +40,10 @@ type exchange struct {
 	maxOutput int64
 	// mount, if set, writes the errors.
 	mount Mounted
+	// detailed says that the call is one of those that tell the policy of paths or a job;
+	// waiting is where, if the decision depends on them.
+	detailed bool
+	waiting  func(ctx context.Context, told policy.Act) error
 	// listed says whether the policy allows the call for a system too; nil if there is none.
 	listed func(system string) (bool, error)
 	// api serves the request; nil in tests without one.

@@ -39,6 +39,9 @@ type Call struct {
 	// Command says that the call cannot do without a command on a node: it is not served
 	// to who may run none.
 	Command bool
+	// Detailed calls tell the policy of the paths and the job that they name, by [Tell], before
+	// anything is done about those.
+	Detailed bool
 	// Public calls are served without a token, as the zero Identity.
 	Public bool
 	// Serve answers. An error before the first byte of the answer goes to Fail; one
@@ -107,7 +110,7 @@ func firstSegment(path string) string {
 
 func (a *API) serveMount(w http.ResponseWriter, r *http.Request, m Mounted) {
 	x, call := exchangeFrom(r.Context()), m.Find(r)
-	x.mount, x.route, x.system = m, call.Route, call.System
+	x.mount, x.route, x.system, x.detailed = m, call.Route, call.System, call.Detailed
 	h := a.forCaller(call.Operation, func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
 		if call.Command && caller.Narrow() {
 			return executor.ErrCommandsDenied

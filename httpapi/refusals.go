@@ -56,6 +56,9 @@ func (f *refusals) record(ctx context.Context, cause error) {
 func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, act policy.Act, cause error) {
 	detail := caller.TokenDetail()
 	detail["operation"] = act.Operation
+	if len(act.Paths) > 0 {
+		detail["path"] = oneLine(act.Paths[0].Real)
+	}
 	f.write(ctx, audit.Event{
 		Action: audit.CallDenied, Outcome: audit.Failure, Reason: oneLine(cause.Error()),
 		Issuer: caller.Alias(), Subject: caller.Subject(), Login: caller.Login(), System: act.System,

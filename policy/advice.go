@@ -72,8 +72,8 @@ func (p *Policy) allows(like rule, act Act) (string, bool) {
 		act:    act, of: like.Groups, grouped: true,
 	}
 	for _, r := range p.rules {
-		sure := r.when == nil || r.Name == like.Name
-		r.when = nil
+		sure := r.when.program == nil && len(r.Paths) == 0 || r.Name == like.Name
+		r.when, r.Paths = condition{}, nil
 		if !r.judge(in).Matched || r.Deny && !sure {
 			continue
 		}

@@ -1,12 +1,15 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 )
 
 const (
@@ -20,7 +23,7 @@ const (
 // newEnvironment declares what expressions can name; docs/policy.md lists it.
 func newEnvironment() (*cel.Env, error) {
 	texts := cel.ListType(cel.StringType)
-	return cel.NewEnv(
+	options := []cel.EnvOption{
 		cel.CrossTypeNumericComparisons(true), // a number of a claim is a double
 		cel.Variable("user", cel.StringType),
 		cel.Variable("issuer", cel.StringType),
@@ -34,16 +37,98 @@ func newEnvironment() (*cel.Env, error) {
 		cel.Variable("method", cel.StringType),
 		cel.Variable("address", cel.StringType),
 		cel.Variable("now", cel.TimestampType),
-	)
+		cel.Variable("account", cel.StringType),
+		cel.Variable("path", cel.StringType),
+		cel.Variable("target", cel.StringType),
+		cel.Variable("paths", texts),
+		cel.Variable("tree", cel.BoolType),
+		cel.Variable("job.environment", texts),
+		cel.Variable("job.script_bytes", cel.IntType),
+	}
+	for _, name := range jobTexts {
+		options = append(options, cel.Variable(jobPrefix+name, cel.StringType))
+	}
+	return cel.NewEnv(options...)
+}
+
+// Parameters of a job are variables of their own, such as job.account, so that a name that
+// does not exist is found when the configuration is read.
+const jobPrefix = "job."
+
+var jobTexts = []string{
+	"name", "account", "partition", "reservation", "constraints", "working_directory", "standard_input", "standard_output", "standard_error",
+	"script_path", "script_sha256",
+}
+
+// late says whether a variable is not known before the call has been looked into.
+func late(name string) bool {
+	switch name {
+	case "path", "target", "paths", "tree":
+		return true
+	}
+	return strings.HasPrefix(name, jobPrefix)
+}
+
+// A condition is an expression that was compiled.
+type condition struct {
+	program cel.Program // nil: true
+	// partial evaluates as far as that can be done without the late variables; nil if it
+	// names none. late are those.
+	partial cel.Program
+	late    []string
+}
+
+// judge completes a step whose lists match.
+func (c condition) judge(in *input, step *Step) {
+	if c.program == nil {
+		step.Matched = !step.Pending
+		return
+	}
+	result, err := c.evaluate(in)
+	switch {
+	case step.Pending && (err != nil || result != types.False): // a path may not be on the list
+	case err != nil:
+		step.Err = err
+	case types.IsUnknown(result) && in.act.Pending:
+		step.Pending = true
+	case types.IsUnknown(result):
+		step.Err = errors.New("it needs a parameter that the request leaves to the script or the node: " + strings.Join(in.act.Job.Open, ", "))
+	case result == types.True:
+		step.Matched = true
+	case result == types.False:
+		step.Differs, step.Pending = "when", false
+	default: // a claim of another type
+		step.Err = fmt.Errorf("the expression is neither true nor false but a %s", result.Type().TypeName())
+	}
+}
+
+func (c condition) evaluate(in *input) (ref.Val, error) {
+	var unknown []*cel.AttributePatternType
+	for _, name := range c.late {
+		if in.act.Pending || slices.Contains(in.act.Job.Open, strings.TrimPrefix(name, jobPrefix)) {
+			unknown = append(unknown, cel.AttributePattern(name))
+		}
+	}
+	if len(unknown) == 0 {
+		result, _, err := c.program.Eval(in)
+		return result, err
+	}
+	vars, err := cel.PartialVars(in, unknown...)
+	if err != nil {
+		return nil, err
+	}
+	result, _, err := c.partial.Eval(vars)
+	return result, err
 }
 
 // compile returns a program, or what is wrong with the text.
-func compile(env *cel.Env, text string) (cel.Program, string) {
+func compile(env *cel.Env, text string) (condition, string) {
+	var c condition
 	switch {
 	case text == "":
-		return nil, ""
+		return c, ""
 	case len(text) > maxExpression:
-		return nil, fmt.Sprintf("has %d bytes, at most %d are allowed", len(text), maxExpression)
+		return c, fmt.Sprintf("has %d bytes, at most %d are allowed", len(text), maxExpression)
 	}
 	ast, issues := env.Compile(text)
 	if issues != nil && issues.Err() != nil {
@@ -55,16 +140,25 @@ func compile(env *cel.Env, text string) (cel.Program, string) {
 			}
 			all = append(all, fmt.Sprintf("%s: %s", at, e.Message))
 		}
-		return nil, fmt.Sprintf("%q: %s", text, strings.Join(all, "; "))
+		return c, fmt.Sprintf("%q: %s", text, strings.Join(all, "; "))
 	}
 	if t := ast.OutputType(); !t.IsExactType(types.BoolType) && !t.IsExactType(types.DynType) {
-		return nil, fmt.Sprintf("%q: column 1: the expression must be true or false, and is a %s", text, t)
+		return c, fmt.Sprintf("%q: column 1: the expression must be true or false, and is a %s", text, t)
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
+	for _, used := range ast.NativeRep().ReferenceMap() {
+		if late(used.Name) && !slices.Contains(c.late, used.Name) {
+			c.late = append(c.late, used.Name)
+		}
+	}
+	var err error
+	c.program, err = env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
+	if err == nil && len(c.late) > 0 {
+		c.partial, err = env.Program(ast, cel.EvalOptions(cel.OptOptimize, cel.OptPartialEval), cel.CostLimit(maxCost))
+	}
 	if err != nil { // a constant that cannot be, such as a regular expression
-		return nil, fmt.Sprintf("%q: %v", text, err)
+		return c, fmt.Sprintf("%q: %v", text, err)
 	}
-	return program, ""
+	return c, ""
 }
 
 // An input is what an expression is evaluated over: CEL's Activation. Values are made
@@ -72,6 +166,7 @@ func compile(env *cel.Env, text string) (cel.Program, string) {
 type input struct {
 	caller     Caller
 	act        Act
+	path       Path // the one of act.Paths that is asked about
 	groupsPath []string
 	of         []string // groups, once known
 	grouped    bool
@@ -104,6 +199,27 @@ func (in *input) ResolveName(name string) (any, bool) {
 		return in.act.Address, true
 	case "now":
 		return time.Now(), true
+	case "account":
+		return in.caller.User, true
+	case "path":
+		return in.path.Real, true
+	case "target":
+		const second = 1
+		if len(in.act.Paths) > second {
+			return in.act.Paths[second].Real, true
+		}
+		return "", true
+	case "paths":
+		paths := make([]string, 0, len(in.act.Paths))
+		for _, p := range in.act.Paths {
+			paths = append(paths, p.Real)
+		}
+		return paths, true
+	case "tree":
+		return in.act.Tree, true
+	}
+	if parameter, ok := strings.CutPrefix(name, jobPrefix); ok {
+		return in.act.Job.value(parameter)
 	}
 	return nil, false
 }

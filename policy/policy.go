@@ -12,9 +12,9 @@
 // token but the login goes to the OpenFGA server.
 //
 // Caveats. A policy is about requests. Who may run commands, or has a certificate, may
-// do on a node all that the node allows him, whatever is denied of files and jobs. Paths
-// and other parameters are no part of a decision: which folders an API touches is the
-// configuration's matter, and what is in them the node's.
+// do on a node all that the node allows them, whatever is denied of files and jobs. Rules see
+// the paths that a call names and the parameters of the job that it submits; not what a
+// job does, which may submit others.
 package policy
 
 import (
@@ -72,6 +72,9 @@ type Rule struct {
 	// Issuers are aliases of issuers, Users logins, Clients those of "azp" or
 	// "client_id", Groups members of the configured claim.
 	Issuers, Users, Clients, Groups []string
+	// Paths are folders, absolute and clean, as the node resolves them or as the
+	// configuration has file systems begin. A call matches if its path is one of them or below.
+	Paths []string
 	// When is a CEL expression that must be true; see docs/policy.md. Empty is true.
 	When string
 	// Message is told to who is denied.
@@ -92,16 +95,6 @@ type Config struct {
 	Powers []Power
 	// Relations, if set, is asked about each request that the rules allow.
 	Relations *OpenFGA
-}
-
-// An Act is what a caller asks for.
-type Act struct {
-	// Operation is one of [Config.Operations].
-	Operation string
-	// System is empty if the operation is for none.
-	System string
-	// Method is that of HTTP, Address where the request comes from, as an IP address.
-	Method, Address string
 }
 
 // A Policy decides. It is safe for concurrent use.
@@ -132,14 +125,16 @@ func CallerOf(id identity.Identity) Caller {
 }
 
 // Authorize is nil if the caller may do it; otherwise a [*DeniedError], or
-// [ErrUnavailable] if the OpenFGA server was needed and gave no decision.
+// [ErrUnavailable] if the OpenFGA server was needed and gave no decision. An act that is pending
+// may give [ErrPending].
 func (p *Policy) Authorize(ctx context.Context, id identity.Identity, act Act) error {
 	return p.authorize(ctx, CallerOf(id), act)
 }
 
 func (p *Policy) authorize(ctx context.Context, caller Caller, act Act) error {
-	if err := p.decide(caller, act); err != nil {
-		return err
+	undecided := p.decide(caller, act)
+	if undecided != nil && !errors.Is(undecided, ErrPending) {
+		return undecided
 	}
 	allowed, err := p.related(ctx, caller.User, act)
 	if err != nil {
@@ -148,7 +143,7 @@ func (p *Policy) authorize(ctx context.Context, caller Caller, act Act) error {
 	if !allowed {
 		return &DeniedError{Rule: "openfga"}
 	}
-	return nil
+	return undecided
 }
 
 // related goes by the relations alone. What names no system that exists is no object of
@@ -175,23 +170,51 @@ func (p *Policy) Probe(ctx context.Context) error {
 	return p.relations.Probe(ctx, p.systems)
 }
 
-// decide goes by the rules alone.
+// decide goes by the rules alone, once for each path of a call that has several.
 func (p *Policy) decide(caller Caller, act Act) error {
+	for i := range max(1, len(act.Paths)) {
+		if err := p.decideOne(p.newInput(caller, act, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Policy) newInput(caller Caller, act Act, index int) *input {
 	in := &input{caller: caller, act: act, groupsPath: p.groups}
+	if index < len(act.Paths) {
+		in.path = act.Paths[index]
+	}
+	return in
+}
+
+// decideOne is three-valued while an act is pending: a rule may match, not match, or do so
+// depending on what is not known. It denies at once only what is denied in every case.
+func (p *Policy) decideOne(in *input) error {
+	pending := false // a rule that denies may match
 	for _, r := range p.rules {
 		switch step := r.judge(in); {
 		case step.Err != nil:
 			return &DeniedError{Rule: r.Name, Err: step.Err}
+		case step.Pending && r.Deny:
+			pending = true
+		case step.Pending:
+			return ErrPending
 		case step.Matched && r.Deny:
 			return &DeniedError{Rule: r.Name, Message: r.Message}
+		case step.Matched && pending:
+			return ErrPending
 		case step.Matched:
 			return nil
 		}
 	}
-	if len(p.rules) == 0 || p.allow {
-		return nil
+	switch {
+	case len(p.rules) > 0 && !p.allow:
+		return &DeniedError{Rule: "default"}
+	case pending:
+		return ErrPending
 	}
-	return &DeniedError{Rule: "default"}
+	return nil
 }
 
 // A Step is what became of one rule.
@@ -200,21 +223,29 @@ type Step struct {
 	Deny    bool
 	Matched bool
 	// Differs is what did not match: "operation", "system", "issuer", "user", "client",
-	// "group" or "when".
+	// "group", "path" or "when".
 	Differs string
+	// Pending says that it depends on paths or job parameters which are not known yet.
+	Pending bool
 	// Err is why the expression could not be evaluated.
 	Err error
 }
 
-// Explain returns what becomes of each rule until one decides, and what Authorize would
-// return.
+// Explain returns what becomes of each rule until one decides, for the first path that is not
+// allowed or else the last, and what Authorize would return.
 func (p *Policy) Explain(ctx context.Context, caller Caller, act Act) ([]Step, error) {
 	var steps []Step
-	in := &input{caller: caller, act: act, groupsPath: p.groups}
-	for _, r := range p.rules {
-		step := r.judge(in)
-		steps = append(steps, step)
-		if step.Matched || step.Err != nil {
+	for i := range max(1, len(act.Paths)) {
+		in := p.newInput(caller, act, i)
+		steps = nil
+		for _, r := range p.rules {
+			step := r.judge(in)
+			steps = append(steps, step)
+			if step.Matched || step.Err != nil {
+				break
+			}
+		}
+		if p.decideOne(in) != nil {
 			break
 		}
 	}

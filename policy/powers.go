@@ -35,7 +35,8 @@ func (p *Policy) mayRunCommands(ctx context.Context, caller Caller, act Act) (bo
 		}
 	}
 	for _, power := range p.powers {
-		ask := Act{Operation: power.Operation, Method: power.Method, Address: act.Address}
+		// Who may submit some jobs may run commands.
+		ask := Act{Operation: power.Operation, Method: power.Method, Address: act.Address, Pending: true}
 		var err error
 		switch {
 		case power.Anywhere:
@@ -46,7 +47,7 @@ func (p *Policy) mayRunCommands(ctx context.Context, caller Caller, act Act) (bo
 			ask.System = act.System
 			err = p.decide(caller, ask)
 		}
-		if err == nil {
+		if err == nil || errors.Is(err, ErrPending) {
 			return true, nil
 		}
 		if !errors.Is(err, ErrDenied) {

@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/types"
 )
 
 // A RuleError is a mistake in a rule.
 type RuleError struct {
 	// Index is the rule's place in [Config.Rules], from 0.
 	Index int
-	// Field is "name", "operations", "systems" or "when".
+	// Field is "name", "operations", "systems", "paths" or "when".
 	Field string
 	// Detail says what is wrong; for an expression with its line and column.
 	Detail string
@@ -28,7 +25,7 @@ func (e *RuleError) Error() string {
 // A rule is a Rule that was checked.
 type rule struct {
 	Rule
-	when cel.Program // nil: true
+	when condition
 }
 
 // New checks cfg. Its error joins a [*RuleError] for each mistake.
@@ -65,11 +62,16 @@ func New(cfg Config) (*Policy, error) {
 				refuse("systems", "%q is no system; there are: %s", name, cmp.Or(strings.Join(cfg.Systems, ", "), "none"))
 			}
 		}
-		program, detail := compile(env, r.When)
+		for _, folder := range r.Paths {
+			if !cleanPath(folder) {
+				refuse("paths", "%q is no absolute path without \"..\", \"*\" and a slash at its end; all below a folder belongs to it", folder)
+			}
+		}
+		when, detail := compile(env, r.When)
 		if detail != "" {
 			refuse("when", "%s", detail)
 		}
-		p.rules = append(p.rules, rule{Rule: r, when: program})
+		p.rules = append(p.rules, rule{Rule: r, when: when})
 	}
 	if len(mistakes) > 0 {
 		return nil, errors.Join(mistakes...)
@@ -106,20 +108,16 @@ func (r rule) judge(in *input) Step {
 			return step
 		}
 	}
-	if r.when == nil {
-		step.Matched = true
-		return step
+	if len(r.Paths) > 0 {
+		about := func(prefix string) bool { return in.path.reaches(prefix, r.Deny && in.act.Tree) }
+		switch {
+		case in.act.Pending:
+			step.Pending = true
+		case in.path.Real == "" || !slices.ContainsFunc(r.Paths, about):
+			step.Differs = "path"
+			return step
+		}
 	}
-	result, _, err := r.when.Eval(in)
-	switch {
-	case err != nil:
-		step.Err = err
-	case result == types.True:
-		step.Matched = true
-	case result == types.False:
-		step.Differs = "when"
-	default: // a claim of another type
-		step.Err = fmt.Errorf("the expression is neither true nor false but a %s", result.Type().TypeName())
-	}
+	r.when.judge(in, &step)
 	return step
 }

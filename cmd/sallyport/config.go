@@ -96,6 +96,10 @@ type PolicyRuleSection struct {
 	Users   []string `key:"users" check:"login" example:"alice"`
 	Clients []string `key:"clients" example:"hpc-portal"`
 	Groups  []string `key:"groups" example:"guests"`
+	// Folders, as the node resolves them or as a system's file_systems begin. A call matches
+	// if the path that it names is one of them or below; one that reaches below its path, such
+	// as a removal, is denied for what is in there too. Calls that name no path do not match.
+	Paths []string `key:"paths" example:"/scratch"`
 	// A CEL expression that must be true as well. A rule whose expression cannot be
 	// evaluated, for want of a claim, denies.
 	When string `key:"when" example:"claims.acr == 'mfa'"`
@@ -397,8 +401,10 @@ type SystemFirecRESTSection struct {
 	Scheduler string `key:"scheduler" default:"slurm" check:"slurm|pbs|none"`
 	// Its version, for people.
 	SchedulerVersion string `key:"scheduler_version" example:"24.11.5"`
-	// A folder that file operations may touch. Repeat the table for more; without
-	// one there are no file operations.
+	// A folder that file operations may touch. Paths are resolved on the node, links and
+	// all, and refused where they lead elsewhere; so are the paths of jobs. The folder, and all
+	// above it, must be root's. Repeat the table for more; without one there are no file
+	// operations.
 	FileSystems []FileSystemSection `key:"file_systems"`
 }
 

@@ -18,7 +18,8 @@ const policyTestLong = `Explain what the policy of a configuration file decides 
 No service needs to run; an OpenFGA server that is configured is asked.
 
   sallyport policy test --operation exec --system daint --user alice --groups staff
-  sallyport policy test --operation compute.submit --system daint --claims token.jwt
+  sallyport policy test --operation compute.submit --system daint --claims token.jwt --job-account proj
+  sallyport policy test --operation transfer.cp --system daint --user alice --tree --path /home/alice/x --path /scratch/x
 
 --claims takes the claims as JSON, or a whole token, whose signature is not checked:
 the issuer that its "iss" names says where the login is. Flags overrule claims.
@@ -46,6 +47,7 @@ type policyCase struct {
 	act    policy.Act
 	groups []string
 	claims string // file
+	paths  []string
 }
 
 func newPolicyTest(s streams) *cobra.Command {
@@ -63,6 +65,9 @@ func newPolicyTest(s streams) *cobra.Command {
 	flags.StringVar(&c.caller.Client, "client", "", `"azp" or "client_id" of the token`)
 	flags.StringSliceVar(&c.caller.Scopes, "scopes", nil, "scopes of the token, separated by commas")
 	flags.StringSliceVar(&c.groups, "groups", nil, "members of policy.groups_claim, separated by commas")
+	flags.StringSliceVar(&c.paths, "path", nil, "path that the call names, as the node resolves it; twice if it names two")
+	flags.BoolVar(&c.act.Tree, "tree", false, "the call reaches what lies below its paths too, as a removal does")
+	c.jobFlags(flags)
 	flags.StringVar(&c.claims, "claims", "", `file with the claims in JSON, or with a token; "-" is standard input`)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f, err := loadConfig(*config, s.getenv)
@@ -72,6 +77,7 @@ func newPolicyTest(s streams) *cobra.Command {
 		if err := c.complete(s, f); err != nil {
 			return err
 		}
+		c.jobOpen(flags)
 		return c.explain(cmd.Context(), f, s.out, *form == "json")
 	}
 	return cmd

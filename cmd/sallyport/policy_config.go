@@ -55,7 +55,7 @@ func policyConfig(f File) policy.Config {
 	for _, r := range f.Policy.Rules {
 		cfg.Rules = append(cfg.Rules, policy.Rule{
 			Name: r.Name, Deny: r.Effect == "deny", Operations: r.Operations, Systems: r.Systems, Issuers: r.Issuers,
-			Users: r.Users, Clients: r.Clients, Groups: r.Groups, When: r.When, Message: r.Message,
+			Users: r.Users, Clients: r.Clients, Groups: r.Groups, Paths: r.Paths, When: r.When, Message: r.Message,
 		})
 	}
 	return cfg

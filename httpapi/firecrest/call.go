@@ -15,6 +15,7 @@ import (
 	"sallyport/executor"
 	"sallyport/httpapi"
 	"sallyport/identity"
+	"sallyport/policy"
 	"sallyport/store/audit"
 )
 
@@ -29,8 +30,14 @@ type call struct {
 	// vars are the variables of the path, in lower case.
 	vars map[string]string
 
-	mu      sync.Mutex        // guards outputs: a call may run two commands at a time
+	// tree says that the call reaches what lies below its paths, submits which job it is to make.
+	tree    bool
+	submits policy.Job
+
+	mu      sync.Mutex        // guards what follows: a call may run two commands at a time
 	outputs []*httpapi.Output // of commands, which count until the call is answered
+	told    bool              // the policy was told of job and paths
+	allowed []string          // paths that it was told of
 }
 
 // output is where a command's stream goes.
@@ -101,6 +108,9 @@ func (c *call) noContent() error {
 // run runs a command on the call's system as the caller. A result that is not
 // whole, because time or room was over, is an error.
 func (c *call) run(ctx context.Context, cmd executor.Command) (executor.Result, error) {
+	if err := c.decided(); err != nil { //nolint:contextcheck // the decision is the request's
+		return executor.Result{}, err
+	}
 	stdout, stderr := c.output(), c.output() //nolint:contextcheck // the memory is the request's
 	cmd.Own, cmd.Stdout, cmd.Stderr = true, stdout, stderr
 	began := time.Now()

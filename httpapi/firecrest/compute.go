@@ -73,6 +73,9 @@ func submit(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.mayUse(s); err != nil {
+		return err
+	}
 	id, err := c.submitJob(batch, s)
 	if err != nil {
 		return err

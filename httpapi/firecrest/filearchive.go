@@ -129,6 +129,7 @@ func (c *call) prepared(ctx context.Context, program string, w work) (argv, foun
 		return nil, nil, err
 	}
 	defer files.Close()
+	c.tree = true
 	if found, err = locate(ctx, files, program, w.places...); err != nil {
 		return nil, nil, err
 	}

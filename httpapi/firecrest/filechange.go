@@ -57,6 +57,7 @@ func remove(c *call) error {
 		return err
 	}
 	return c.withFiles(func(ctx context.Context, files *executor.Files) error {
+		c.tree = true
 		if err := files.RemoveAll(ctx, p.path); err != nil {
 			return fileFailure("rm: cannot remove", p.name, err)
 		}

@@ -88,6 +88,7 @@ func listFiles(c *call) error {
 	if err := query.finish(); err != nil {
 		return err
 	}
+	c.tree = l.options.Recursive
 	return c.withFiles(func(ctx context.Context, files *executor.Files) error {
 		entries, err := c.entries(ctx, files, l)
 		if err != nil {

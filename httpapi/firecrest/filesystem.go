@@ -90,15 +90,7 @@ func (c *call) openFiles(ctx context.Context) (*executor.Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return files.Within(executor.Fence{Folders: c.system.folders()}), nil
-}
-
-// folders are the paths of the file systems.
-func (s *system) folders() (paths []string) {
-	for _, f := range s.FileSystems {
-		paths = append(paths, f.Path)
-	}
-	return paths
+	return files.Within(c.fence()), nil
 }
 
 // A located is a place that a program works on.

@@ -219,7 +219,7 @@ func (h *Handler) Find(r *http.Request) httpapi.Call {
 			return errMethod
 		}}
 	}
-	return httpapi.Call{Route: found.template, Operation: op.name, System: h.nameOf(vars["system"]), Public: op.public, Command: op.needs >= needsCommand, Serve: func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
+	return httpapi.Call{Route: found.template, Operation: op.name, System: h.nameOf(vars["system"]), Public: op.public, Command: op.needs >= needsCommand, Detailed: op.detailed(), Serve: func(w http.ResponseWriter, r *http.Request, caller identity.Identity) error {
 		setHeaders(w, r)
 		return h.serve(op, &call{handler: h, w: w, r: r, caller: caller, vars: vars})
 	}}

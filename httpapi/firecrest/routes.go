@@ -40,6 +40,11 @@ const (
 	needsPower
 )
 
+// detailed says whether a policy is told of paths or a job before anything is done.
+func (op operation) detailed() bool {
+	return strings.HasPrefix(op.name, "filesystem.") || strings.HasPrefix(op.name, "transfer.") || op.name == "compute.submit"
+}
+
 func operations() []operation {
 	return slices.Concat(statusOperations(), filesystemOperations(), transferOperations(), streamOperations(), computeOperations())
 }

@@ -11,6 +11,8 @@ import (
 
 	"sallyport/executor"
 	"sallyport/httpapi/firecrest/s3"
+	"sallyport/httpapi/firecrest/scheduler"
+	"sallyport/policy"
 )
 
 // A Staging is storage between clients and systems; see [s3.Storage].
@@ -71,6 +73,10 @@ func (c *call) stage() (s staged, size int64, err error) {
 		return s, 0, err
 	}
 	s.id = randomName()
+	c.submits = policy.Job{}
+	if method != "streamer" {
+		c.submits = c.jobOf(scheduler.Submission{Account: s.account, Env: defaultEnv()})
+	}
 	if s.streamed = method == "streamer"; s.streamed && c.handler.cfg.Streaming != nil {
 		return s, size, nil
 	}

@@ -227,6 +227,7 @@ func (c *call) workJob(t transfer, read func(body *fields) (work, error)) error 
 
 // submitWork submits a job that does a work.
 func (c *call) submitWork(status int, account string, t transfer, w work) error {
+	c.submits = c.jobOf(scheduler.Submission{Name: t.name, Account: account, Env: defaultEnv()})
 	return c.withTime(func(ctx context.Context) error {
 		argv, found, err := c.prepared(ctx, t.verb+":", w)
 		if err != nil {
