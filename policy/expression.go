@@ -92,7 +92,7 @@ func (c condition) judge(in *input, step *Step) {
 	case types.IsUnknown(result) && in.act.Pending:
 		step.Pending = true
 	case types.IsUnknown(result):
-		step.Err = errors.New("it needs a parameter that the request leaves to the script or the node: " + strings.Join(in.act.Job.Open, ", "))
+		step.Err = errors.New("the request leaves to the script or the node what it needs: " + strings.Join(c.unknown(in), ", "))
 	case result == types.True:
 		step.Matched = true
 	case result == types.False:
@@ -102,12 +102,21 @@ func (c condition) judge(in *input, step *Step) {
 	}
 }
 
-func (c condition) evaluate(in *input) (ref.Val, error) {
-	var unknown []*cel.AttributePatternType
+// unknown are the variables of the expression that have no value.
+func (c condition) unknown(in *input) (names []string) {
 	for _, name := range c.late {
 		if in.act.Pending || slices.Contains(in.act.Job.Open, strings.TrimPrefix(name, jobPrefix)) {
-			unknown = append(unknown, cel.AttributePattern(name))
+			names = append(names, name)
 		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c condition) evaluate(in *input) (ref.Val, error) {
+	var unknown []*cel.AttributePatternType
+	for _, name := range c.unknown(in) {
+		unknown = append(unknown, cel.AttributePattern(name))
 	}
 	if len(unknown) == 0 {
 		result, _, err := c.program.Eval(in)

@@ -61,7 +61,11 @@ func TestATreeIsDeniedForWhatIsInIt(t *testing.T) {
 		tree bool
 		want string
 	}{
-		{"/scratch", false, ""}, {"/scratch", true, "secret"}, {"/", true, "secret"}, {"/scratch/secret/x", false, "secret"}, {"/scratch/secrets", true, ""},
+		{"/scratch", false, ""},
+		{"/scratch", true, "secret"},
+		{"/", true, "secret"},
+		{"/scratch/secret/x", false, "secret"},
+		{"/scratch/secrets", true, ""},
 		{"/scratch/other", true, ""},
 	} {
 		if got := decision(t, p, alice, policy.Act{Operation: "filesystem.ls", Paths: paths(c.path), Tree: c.tree}); got != c.want {
@@ -129,8 +133,14 @@ func TestAnEarlyDecisionIsTheLastOne(t *testing.T) {
 		`user == "bob" || path == "/a"`, `user == "alice" && job.account != "x"`, `paths.exists(p, p == "/b")`, `claims.none == path`, `size(job.environment) > 0`,
 	}
 	acts := []policy.Act{
-		{}, {Paths: paths("/a")}, {Paths: paths("/b/c")}, {Paths: paths("/a", "/b")}, {Paths: paths("/"), Tree: true},
-		{Job: policy.Job{Account: "x", Environment: []string{"E"}}}, {Job: policy.Job{Open: []string{"account"}}}, {Paths: paths("/b"), Job: policy.Job{Account: "y"}},
+		{},
+		{Paths: paths("/a")},
+		{Paths: paths("/b/c")},
+		{Paths: paths("/a", "/b")},
+		{Paths: paths("/"), Tree: true},
+		{Job: policy.Job{Account: "x", Environment: []string{"E"}}},
+		{Job: policy.Job{Open: []string{"account"}}},
+		{Paths: paths("/b"), Job: policy.Job{Account: "y"}},
 	}
 	for range 2000 {
 		var rules []policy.Rule

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"sallyport/httpapi/firecrest"
+	"sallyport/policy"
 )
 
 // archive is a tar of entries: "name" is a file that holds its name, "name -> target" a link,
@@ -102,4 +105,58 @@ func TestALinkFromAnArchiveLeadsNowhere(t *testing.T) {
 		s.get("view", s.dir+"/x/good").answers(200, textShape)
 		s.delete(s.dir + "/x/root").empty()
 	})
+}
+
+// confined is a fileSite whose policy has rules.
+func confined(t *testing.T, sftp string, rules func(dir string) []policy.Rule) *fileSite {
+	t.Helper()
+	s := newFileSite(t, sftp, 0)
+	s.root(`mkdir "$1/open" "$1/shut" && echo text >"$1/open/f" && echo text >"$1/shut/f" && ln -s ../shut "$1/open/l" && ln -s ../open "$1/shut/back" && chown -hR alice "$1"`, s.dir)
+	p, err := policy.New(policy.Config{Rules: rules(s.dir), Operations: firecrest.Operations(), Powers: firecrest.Powers(), Systems: []string{"ClusterA"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.site = serveWith(t, s.config, p)
+	return s
+}
+
+// Rules per path hold for where a path leads, for both of two, and for what a tree holds.
+func TestAPolicyDecidesByWhereAPathLeads(t *testing.T) {
+	t.Parallel()
+	for sftp := range fileNodes {
+		t.Run(sftp, func(t *testing.T) {
+			t.Parallel()
+			s := confined(t, sftp, func(dir string) []policy.Rule {
+				return []policy.Rule{
+					{Name: "shut", Deny: true, Paths: []string{dir + "/shut"}, Message: "It is shut."},
+					{Name: "own", When: `path.startsWith("` + dir + `")`},
+				}
+			})
+			s.get("view", s.dir+"/open/f").answers(200, textShape)
+			s.get("view", s.dir+"/shut/back/f").answers(200, textShape)
+			s.get("ls", s.dir).answers(200, listShape)
+			for _, p := range []string{"/shut/f", "/open/l/f", "/shut/back/../f", "/open/l"} {
+				for _, op := range []string{"stat", "ls", "view", "checksum", "download", "head"} {
+					if p == "/open/l" && (op == "stat" || op == "ls") {
+						continue // the link itself is open
+					}
+					if a := s.get(op, s.dir+p); a.status != 403 || a.header.Get("F7T-ErrorCode") != "policy_denied" || !strings.Contains(a.body, "It is shut.") {
+						t.Errorf("%s %s: %d %s", op, p, a.status, a.body)
+					}
+				}
+			}
+			s.get("ls", s.dir, "recursive", "true").fails(403, "It is shut.")
+			s.delete(s.dir).fails(403, "It is shut.")
+			s.delete(s.dir+"/open/l/f").fails(403, "It is shut.")
+			s.send("POST", "symlink", map[string]any{"path": s.dir + "/shut/f", "linkPath": s.dir + "/open/n"}).fails(403, "It is shut.")
+			s.send("POST", "compress", map[string]any{"path": s.dir + "/open", "targetPath": s.dir + "/shut/a.tgz"}).fails(403, "It is shut.")
+			s.send("POST", "compress", map[string]any{"path": s.dir, "targetPath": s.dir + "/a.tgz"}).fails(403, "It is shut.")
+			s.send("POST", "mkdir", map[string]any{"path": s.dir + "/open/l/d"}).fails(403, "It is shut.")
+			s.upload(s.dir+"/open/l", "f", "new").fails(403, "It is shut.")
+			s.upload(s.dir+"/open", "g", "new").stored("new")
+			if text, err := os.ReadFile(s.dir + "/shut/f"); err != nil || string(text) != "text\n" {
+				t.Errorf("%q %v", text, err)
+			}
+		})
+	}
 }

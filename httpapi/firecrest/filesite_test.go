@@ -56,8 +56,9 @@ func closeFileNodes() error {
 // A fileSite is a site with a login node, and a new folder of alice on it.
 type fileSite struct {
 	*site
-	node *fileNode
-	dir  string
+	node   *fileNode
+	dir    string
+	config firecrest.Config
 }
 
 const opsPath = "/filesystem/clustera/ops/"
@@ -110,9 +111,10 @@ func newStreamSite(t testing.TB, sftp string, maxFile int64, limit time.Duration
 			t.Error(err)
 		}
 	})
-	s := &fileSite{node: node, site: serve(t, firecrest.Config{Commands: run, MaxFile: maxFile, Streaming: streaming, Systems: []firecrest.System{{
+	config := firecrest.Config{Commands: run, MaxFile: maxFile, Streaming: streaming, Systems: []firecrest.System{{
 		Name: "ClusterA", FileSystems: []firecrest.FileSystem{{Path: node.Dir() + "/home", DataType: "users", DefaultWorkDir: streaming != nil}},
-	}}})}
+	}}}
+	s := &fileSite{node: node, config: config, site: serve(t, config)}
 	if s.dir, err = os.MkdirTemp(node.Home("alice"), "t"); err != nil { //nolint:usetesting // it must be below the home
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func (c *call) openFiles(ctx context.Context) (*executor.Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return files.Within(c.fence()), nil
+	return files.Within(c.fence()), nil //nolint:contextcheck // what is waited for is known of the request
 }
 
 // A located is a place that a program works on.
