@@ -68,8 +68,8 @@ const (
 	FileEnd            Action = "file.end"
 	FileRead           Action = "file.read"
 	AdminAct           Action = "admin.act"
-	// Checkpoint is the log's own: a signature of its hash; see [Signer].
-	Checkpoint Action = "audit.checkpoint"
+	// Checkpointed is the log's own: a signature of its hash; see [Signer].
+	Checkpointed Action = "audit.checkpoint"
 )
 
 // Outcome is how an act ended (ECS event.outcome).

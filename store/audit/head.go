@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"sallyport/internal/private"
@@ -31,6 +32,9 @@ type headFile struct {
 	file *os.File
 	last position // what the file holds durably
 	slot int      // where the next position goes
+	// needed is the oldest file that one of the slots names: the log may have to be
+	// recovered from there.
+	needed atomic.Int64
 }
 
 // openHead locks the head file of dir and creates it if need be.
@@ -57,6 +61,7 @@ func (h *headFile) write(p position) error {
 	if err := syncData(h.file); err != nil {
 		return err
 	}
+	h.needed.Store(int64(min(h.last.file, p.file)))
 	h.last, h.slot = p, 1-h.slot
 	return nil
 }

@@ -67,6 +67,8 @@ func contextThatIsOver(t testing.TB) context.Context {
 	return ctx
 }
 
+func contextWithCancel(t testing.TB) (context.Context, func()) { return context.WithCancel(t.Context()) }
+
 func read(t testing.TB, dir, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, name))

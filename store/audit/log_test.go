@@ -272,7 +272,7 @@ func TestReportHasTheTimesOfFirstAndLastEvent(t *testing.T) {
 		last := decodeLine(t, lines(t, dir, 1)[2])
 		want := Report{
 			Files: 1, Events: 3, First: begin, Last: begin.Add(2 * time.Hour),
-			Sequence: 3, HeadHash: last["event.hash"].(string),
+			Sequence: 3, HeadHash: last["event.hash"].(string), Unsigned: 3, UnsignedFor: 2 * time.Hour,
 		}
 		if diff := cmp.Diff(want, verify(t, dir)); diff != "" {
 			t.Errorf("report (-want +got):\n%s", diff)

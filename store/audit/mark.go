@@ -66,7 +66,7 @@ func beginningOf(dir string, number int) (Mark, error) {
 	if number == start().file {
 		return Mark{File: number, Hash: start().hash}, nil
 	}
-	first, err := firstLine(func() (*os.File, error) { return os.Open(filepath.Join(dir, fileName(number))) })
+	first, err := firstLine(dir, "", number)
 	if err != nil {
 		return Mark{}, err
 	}

@@ -145,20 +145,26 @@ func readLine(r *bufio.Reader, b []byte) ([]byte, error) {
 	}
 }
 
+// errEmpty says that a file has no line yet.
+var errEmpty = errors.New("the file is empty")
+
 // firstLine parses the first line of a file.
-func firstLine(open func() (*os.File, error)) (parsed, error) {
-	f, err := open()
+func firstLine(dir, archive string, number int) (parsed, error) {
+	f, err := openFrom(dir, archive, number)
 	if err != nil {
 		return parsed{}, err
 	}
 	defer f.Close() //nolint:errcheck // opened for reading only
 	text, err := readLine(bufio.NewReader(f), nil)
+	if err == nil && len(text) == 0 {
+		err = errEmpty
+	}
 	if err != nil {
 		return parsed{}, err
 	}
 	p, err := parseLine(text)
 	if err != nil {
-		return p, fmt.Errorf("%w: %s line 1: %w", ErrChain, filepath.Base(f.Name()), err)
+		return p, fmt.Errorf("%w: %s line 1: %w", ErrChain, fileName(number), err)
 	}
 	return p, nil
 }

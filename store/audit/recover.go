@@ -112,6 +112,10 @@ func (h *headFile) load(empty bool) (last position, intact bool, err error) {
 		return position{}, false, fmt.Errorf("%w: the head file is missing or damaged", ErrChain)
 	}
 	h.last, h.slot = *found[i], 1-i
+	h.needed.Store(int64(h.last.file))
+	if other := found[1-i]; other != nil {
+		h.needed.Store(int64(min(h.last.file, other.file)))
+	}
 	return h.last, found[1-i] != nil, nil
 }
 

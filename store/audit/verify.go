@@ -27,6 +27,31 @@ type Report struct {
 	// were never acknowledged: the log is being written at this moment, or a
 	// crash left them and the next Open will remove them.
 	Unfinished int64
+	// Archived is how many of the files are in the archive.
+	Archived int
+	// Checkpoints counts the signed checkpoints; Signed is the last, and Key whose
+	// signature it is, if signatures were checked. Unsigned is how many events follow the
+	// one that it names, and UnsignedFor the time between them.
+	Checkpoints uint64
+	Signed      Checkpoint
+	Key         string
+	Unsigned    uint64
+	UnsignedFor time.Duration
+}
+
+// A Check says what Verify compares the log with.
+type Check struct {
+	// Archive is the folder of an [Archiver]; empty if there is none.
+	Archive string
+	// Signature checks the signatures of checkpoints; nil: they are only counted.
+	Signature SignatureCheck
+	// Known are checkpoints that were noted elsewhere: the log must have them.
+	Known []Checkpoint
+	// From begins with the file that has the event of this checkpoint, which is taken as
+	// true; nil begins with the first event.
+	From *Checkpoint
+	// Partial begins with the oldest file that is there, whatever was before it.
+	Partial bool
 }
 
 // Verify reads the log in dir from its first line and checks every byte, with
@@ -37,32 +62,77 @@ type Report struct {
 // Verify finds any changed bit, any line that is missing, moved or put between two
 // others, and a missing end. It cannot tell that somebody who may write the folder
 // computed a new chain, head file included, or continued the chain after the
-// head: for that, compare HeadHash with one that was noted elsewhere.
-func Verify(dir string) (Report, error) {
-	head, err := readHead(dir)
+// head: for that, see [VerifyWith].
+func Verify(dir string) (Report, error) { return VerifyWith(dir, Check{}) }
+
+// VerifyWith is Verify across the archive, with the signatures of the log's
+// checkpoints and with what was noted elsewhere. Who has not the key cannot rewrite what
+// is signed; [Report.Signed] and [Report.Unsigned] say how much that is. Who cuts the log
+// back to an earlier checkpoint shows only against a later one that was noted elsewhere
+// or shipped.
+func VerifyWith(dir string, c Check) (Report, error) {
+	report, err := verifyWith(dir, c)
 	if err != nil {
 		return Report{}, fmt.Errorf("verify audit log: %w", err)
 	}
-	// Listed after the head was read: a log in use only grows beyond it.
-	numbers, err := listFiles(dir)
+	return report, nil
+}
+
+func verifyWith(dir string, c Check) (Report, error) {
+	head, err := readHead(dir)
 	if err != nil {
-		return Report{}, fmt.Errorf("verify audit log: %w", err)
+		return Report{}, err
+	}
+	// Listed after the head was read: a log in use only grows beyond it.
+	numbers, archived, err := listAll(dir, c.Archive)
+	if err != nil {
+		return Report{}, err
+	}
+	w := &walk{dir: dir, archive: c.Archive, head: head, at: start(), signed: &signatures{check: c.Signature, known: map[uint64]string{}}}
+	for _, k := range c.Known {
+		w.signed.known[k.Sequence] = k.Hash
+	}
+	if numbers, err = w.begin(numbers, c); err != nil {
+		return Report{}, err
 	}
 	to := head.file
 	if head.sequence == 0 {
 		to = 0 // a new log may have no file yet
 	}
-	if err := contiguous(numbers, 1, to); err != nil {
-		return Report{}, fmt.Errorf("verify audit log: %w", err)
+	if err := contiguous(numbers, w.at.file, to); err != nil {
+		return Report{}, err
 	}
-	w := walk{dir: dir, head: head, at: start()}
 	if err := w.files(numbers); err != nil {
-		return Report{}, fmt.Errorf("verify audit log: %w", err)
+		return Report{}, err
 	}
-	return Report{
+	for sequence := range w.signed.known {
+		if sequence > w.at.sequence {
+			return Report{}, fmt.Errorf("%w: it ends with event %d, but event %d was noted: the end was cut off", ErrChain, w.at.sequence, sequence)
+		}
+		return Report{}, fmt.Errorf("event %d was noted, and lies before what is here: its file is missing or was not read", sequence)
+	}
+	report := Report{
 		Files: len(numbers), Events: w.events, First: w.first, Last: w.last,
 		Sequence: w.at.sequence, HeadHash: w.at.hash, Unfinished: w.unfinished,
-	}, nil
+		Checkpoints: w.signed.count, Signed: w.signed.last, Key: w.signed.lastKey,
+		Unsigned: w.events,
+	}
+	if report.Checkpoints > 0 {
+		report.Unsigned = w.at.sequence - w.signed.last.Sequence
+	}
+	for _, n := range numbers {
+		if archived[n] {
+			report.Archived++
+		}
+	}
+	if report.Unsigned > 0 {
+		since := w.signed.lastAt
+		if since.IsZero() {
+			since = w.first
+		}
+		report.UnsignedFor = w.last.Sub(since)
+	}
+	return report, nil
 }
 
 // readHead returns the head of a log that may be in use: a slot that is being

@@ -18,17 +18,23 @@ func fileName(number int) string { return fmt.Sprintf("audit-%06d.jsonl", number
 // listFiles returns the numbers of the log's files in order. Other files in the
 // folder are none of our business.
 func listFiles(dir string) ([]int, error) {
+	return list(dir, func(name string) (string, bool) { return name, true })
+}
+
+// list returns the numbers of the files whose names are, after strip, those of the log.
+func list(dir string, strip func(string) (string, bool)) ([]int, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var numbers []int
 	for _, e := range entries {
-		m := fileNames.FindStringSubmatch(e.Name())
-		if m == nil {
+		name, ok := strip(e.Name())
+		m := fileNames.FindStringSubmatch(name)
+		if !ok || m == nil {
 			continue
 		}
-		if n, err := strconv.Atoi(m[1]); err == nil && fileName(n) == e.Name() {
+		if n, err := strconv.Atoi(m[1]); err == nil && fileName(n) == name {
 			numbers = append(numbers, n)
 		}
 	}
@@ -67,6 +73,11 @@ type walk struct {
 	// itself, because the file before is not read.
 	trustFirst bool
 
+	// archive is where files are that are not in dir; signed looks at checkpoints. Both
+	// may be missing.
+	archive string
+	signed  *signatures
+
 	reader      *bufio.Reader
 	buf         []byte
 	passed      bool  // the head was met
@@ -93,7 +104,7 @@ func (w *walk) files(numbers []int) error {
 }
 
 func (w *walk) file(number int, isLast bool) error {
-	f, err := os.Open(filepath.Join(w.dir, fileName(number)))
+	f, err := openFrom(w.dir, w.archive, number)
 	if err != nil {
 		return err
 	}
@@ -116,7 +127,7 @@ func (w *walk) file(number int, isLast bool) error {
 		if !isLast || !w.passed {
 			return fmt.Errorf("%w: %s line %d: %w", ErrChain, fileName(number), n, problem)
 		}
-		info, err := f.Stat()
+		info, err := os.Stat(filepath.Join(w.dir, fileName(number))) // the last is never archived
 		if err != nil {
 			return err
 		}
@@ -152,6 +163,11 @@ func (w *walk) line(b []byte) error {
 			return fmt.Errorf("event %d is not the one that the head file acknowledges", next.sequence)
 		}
 		w.passed = true
+	}
+	if w.signed != nil {
+		if err := w.signed.line(next, p.time, b); err != nil {
+			return err
+		}
 	}
 	w.at = next
 	w.events++

@@ -45,7 +45,7 @@ func (g gate) RecordLater(ctx context.Context, e audit.Event, done func(error)) 
 func (s *Shippers) refusal(a audit.Action) error {
 	most := s.cfg.MaxBacklog
 	switch a {
-	case audit.ExecEnd, audit.FileEnd, audit.CertificateIssued, audit.Checkpoint:
+	case audit.ExecEnd, audit.FileEnd, audit.CertificateIssued, audit.Checkpointed:
 		return nil
 	case audit.AdminAct:
 		most += Reserve
