@@ -60,6 +60,15 @@ func shipTargets(a AuditSection) ([]ship.Target, error) {
 
 // checkAudit finds what is wrong between the settings of the audit log.
 func (d *decoder) checkAudit(a AuditSection) {
+	if a.SignKey != "" && a.SignInterval == 0 {
+		d.fail("audit.sign_key", `has no use with sign_interval = "0s"`)
+	}
+	if a.ArchiveDir == "" && a.ArchiveKeep != 0 {
+		d.fail("audit.archive_keep", "needs archive_dir")
+	}
+	if a.ArchiveDir != "" && a.ArchiveDir == a.Dir {
+		d.fail("audit.archive_dir", "%q is the folder of the files that are written", a.ArchiveDir)
+	}
 	names := map[string]bool{}
 	receiver := func(at func(string) string, name, tlsCertificate, tlsKey string) {
 		d.require(at("name"), name)

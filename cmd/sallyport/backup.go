@@ -24,8 +24,8 @@ import (
 )
 
 const backupLong = `Write everything that the service cannot make again into one file: CA keys,
-configuration, ledger, revocations, and the audit log; whatever else lies in
-data_dir comes along. The service may run meanwhile, or not.
+configuration, ledger, revocations, and the audit log but for its archive, which
+is to be kept by other means; whatever else lies in data_dir comes along. The service may run meanwhile, or not.
 
 The file is encrypted under a passphrase of its own (Argon2id, AES-256-GCM), of at
 least 12 characters: from --passphrase-file, from the systemd credential
@@ -150,7 +150,7 @@ func (b *backupJob) write(ctx context.Context, out *os.File, snapshot snapshotFu
 		return err
 	}
 	err = backup.Write(ctx, w, backup.Source{
-		Root: b.file.DataDir, Without: []string{out.Name()}, Store: b.file.databasePath(), Snapshot: snapshot,
+		Root: b.file.DataDir, Without: []string{out.Name(), b.file.Audit.ArchiveDir}, Store: b.file.databasePath(), Snapshot: snapshot,
 		Audit: b.file.Audit.Dir, Config: b.config, Key: keyFile(b.file), Version: version, Host: host,
 	})
 	if err != nil {

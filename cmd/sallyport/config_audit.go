@@ -25,6 +25,19 @@ type AuditSection struct {
 	// Bytes that all files of the folder may have before acts of callers are refused with
 	// 503, until older files were moved to an archive. 0 means any number.
 	MaxTotalBytes int64 `key:"max_total_bytes" default:"0" check:"0..1099511627776"`
+	// How long an event may stay unsigned: a checkpoint, the hash of the last event under a
+	// signature, is recorded so often, at each new file and at the end. "0s": none is.
+	SignInterval time.Duration `key:"sign_interval" default:"5m" check:"0s..24h"`
+	// The key that signs checkpoints. Empty: audit_key in data_dir, which is made if it is missing;
+	// "distribution": the key that signs manifests; or a file, or a key in an ssh-agent as
+	// agent:/path/to/socket#SHA256:…
+	SignKey string `key:"sign_key" example:"agent:/run/sallyport/agent.sock#SHA256:ABEHBx6lcfbfAXwO3lqiAopLfQJSElLLQUOGhUDmRa4"`
+	// Folder for old files, compressed; empty: they stay in dir. A relative path starts at data_dir.
+	// Only files go there that every receiver has, and whose last event is older than archive_after.
+	ArchiveDir   string        `key:"archive_dir" example:"/srv/sallyport/audit-archive"`
+	ArchiveAfter time.Duration `key:"archive_after" default:"24h" check:"0s..87600h"`
+	// Archived files older than this are removed, by a signed note; "0s" keeps all.
+	ArchiveKeep time.Duration `key:"archive_keep" default:"0s" check:"0s..876000h"`
 	// Where events are shipped as they are made, beside the files here.
 	Ship AuditShipSection `key:"ship"`
 	// A receiver of syslog messages (RFC 5424) over TLS (RFC 5425). Repeat the table for more.

@@ -174,7 +174,7 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 		Rates:      rates(p.file),
 		BodyMemory: max(httpapi.DefaultBodyMemory, 4*httpapi.BodyMemory(p.file.FirecREST.MaxBody)), // one caller's quarter has room for one
 		MaxOutput:  p.file.Executor.MaxOutput, OutputMemory: p.file.Executor.OutputMemory,
-		Status: map[string]func() any{}, Mounts: mounts,
+		Status: map[string]func() any{"audit": func() any { return auditStatusOf(p) }}, Mounts: mounts,
 	}
 	cfg.Gate, cfg.Revocations, cfg.Unreached = p.barrier, lifts{p.revoked, p.gate}, unreached(p.file)
 	cfg.Approvals = p.gate

@@ -45,6 +45,7 @@ func (f *File) confinement(config, addressFile string, getenv func(string) strin
 	var read, write []string
 	for _, p := range f.paths() {
 		switch {
+		case *p.value == "":
 		case p.folder:
 			write = append(write, *p.value)
 		case p.written:

@@ -45,6 +45,8 @@ type parts struct {
 	log       *slog.Logger
 	audit     *audit.Log
 	shippers  *ship.Shippers
+	signer    *audit.Signer   // nil: nothing is signed
+	archiver  *audit.Archiver // nil: nothing is archived
 	metrics   *metrics.Metrics
 	db        *bolt.DB
 	tokens    *identity.Verifier
@@ -77,6 +79,9 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 		return d, err
 	}
 	if err := d.ship(p); err != nil {
+		return d, err
+	}
+	if err := d.sign(p); err != nil {
 		return d, err
 	}
 	if err := passGate(p); err != nil {
@@ -142,6 +147,12 @@ func (d *daemon) measure(p *parts) {
 	p.metrics.HTTP(d.api.Load)
 	p.metrics.Tokens(p.tokens.Stats)
 	p.metrics.Shipping(p.shippers.Status)
+	if p.signer != nil {
+		p.metrics.Signing(p.signer.Status)
+	}
+	if p.archiver != nil {
+		p.metrics.Archiving(p.archiver.Counts)
+	}
 	if d.executor != nil {
 		p.metrics.Executor(d.executor.Stats)
 	}
@@ -287,6 +298,9 @@ func readyChecks(p *parts) []httpapi.Check {
 			}
 			return nil
 		}},
+	}
+	if p.shippers != nil {
+		checks = append(checks, httpapi.Check{Name: "receivers of audit records", Ready: func(context.Context) error { return p.shippers.Ready() }})
 	}
 	if p.authority != nil {
 		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.authority.Ready})

@@ -56,6 +56,10 @@ func runInit(s streams, dir string, opt initOptions) error {
 	if err != nil {
 		return err
 	}
+	auditing, auditingPublic, err := ca.GenerateKey("ed25519", passphrase)
+	if err != nil {
+		return err
+	}
 	config, err := initialConfig(opt.passphraseFile)
 	if err != nil {
 		return err
@@ -75,6 +79,8 @@ func runInit(s streams, dir string, opt initOptions) error {
 		{"ca_key.pub", ssh.MarshalAuthorizedKey(public), 0o644},
 		{distributionKey, distribution, 0o600},
 		{distributionKey + ".pub", ssh.MarshalAuthorizedKey(distributionPublic), 0o644},
+		{auditKey, auditing, 0o600},
+		{auditKey + ".pub", ssh.MarshalAuthorizedKey(auditingPublic), 0o644},
 		{"sallyport.toml", []byte(config), 0o600},
 	}
 	for _, f := range files {
@@ -90,6 +96,7 @@ func runInit(s streams, dir string, opt initOptions) error {
 	fmt.Fprintf(s.out, `Made %s:
   ca_key, ca_key.pub   the CA key, %s
   distribution_key     signs what login nodes fetch; 'sallyport node files' tells them
+  audit_key            signs the audit log; keep audit_key.pub elsewhere, to check it with
   sallyport.toml       the configuration; your [[issuers]] and [[systems]] belong there
 Next:
   edit %[3]s: say whose tokens count, and where commands run

@@ -43,7 +43,10 @@ const restoreNotes = `What came after the backup is not in it. Before you start 
   3. Repeat each key that was retired or declared compromised since then: its
      private key may be back. A key that was made since then is lost; if nodes
      trust it, they refuse nothing, but nobody can sign with it.
-  4. Certificates that were issued since then stay valid until they end, and the
+  4. Receivers of audit events get those since the backup again, under the sequences
+     that the old service used for others: the restore is on record between them.
+     The archive of old audit files, if there is one, was not in the backup.
+  5. Certificates that were issued since then stay valid until they end, and the
      ledger does not have them; the audit log of the old service has, if it is left.
 `
 
@@ -121,7 +124,8 @@ func settle(ctx context.Context, s streams, dir string, m backup.Manifest, reaso
 	if err := errors.Join(err, log.Close()); err != nil {
 		return err
 	}
-	if _, err = audit.Verify(folder); err != nil {
+	// Older files are in the archive, which is in no backup.
+	if _, err = audit.VerifyWith(folder, audit.Check{Partial: true}); err != nil {
 		return err
 	}
 	return holdRestore(ctx, s, dir, m, reason)

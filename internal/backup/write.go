@@ -20,7 +20,12 @@ import (
 	"time"
 )
 
-var auditName = regexp.MustCompile(`^audit-[0-9]{6,}\.jsonl$`)
+var (
+	auditName = regexp.MustCompile(`^audit-[0-9]{6,}\.jsonl$`)
+	// cursorName says how far the log was shipped. It is copied before the log, so that
+	// it is never ahead.
+	cursorName = regexp.MustCompile(`^cursor-[a-z0-9-]{1,32}$`)
+)
 
 // A writer is the work on one archive.
 type writer struct {
@@ -222,29 +227,62 @@ func (a *writer) addStore() error {
 	return errors.Join(err, snapshot.Close())
 }
 
-// addAudit adds the log as far as it goes now. What a running service appends
-// behind the head is taken or left: it belongs to a later time.
+// addAudit adds the log as far as it goes now: cursors, the head, the files that are not
+// archived. What a running service appends behind the head is taken or left: it belongs
+// to a later time.
 func (a *writer) addAudit() error {
-	err := a.addAuditFile("head")
+	names, err := a.auditFiles(auditName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a log that was never begun
 	}
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(a.source.Audit)
+	cursors, err := a.auditFiles(cursorName)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !auditName.MatchString(e.Name()) {
-			continue
+	for _, name := range cursors {
+		if err := a.addAuditFile(name); err != nil {
+			return err
 		}
-		if err := a.addAuditFile(e.Name()); err != nil {
+	}
+	err = a.addAuditFile("head")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	later, err := a.auditFiles(auditName)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !slices.Contains(later, name) {
+			return fmt.Errorf("%w: %q was archived", ErrChanged, name)
+		}
+	}
+	for _, name := range later {
+		if err := a.addAuditFile(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// auditFiles lists the files of the log's folder that have such a name.
+func (a *writer) auditFiles(like *regexp.Regexp) (names []string, err error) {
+	entries, err := os.ReadDir(a.source.Audit)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if like.MatchString(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 func (a *writer) addAuditFile(name string) error {

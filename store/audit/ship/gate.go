@@ -41,6 +41,14 @@ func (g gate) RecordLater(ctx context.Context, e audit.Event, done func(error)) 
 	audit.RecordLater(ctx, g.next, e, done)
 }
 
+// Ready says whether acts can be recorded.
+func (s *Shippers) Ready() error {
+	if !s.cfg.Refuse {
+		return nil
+	}
+	return s.refusal(audit.ExecStart)
+}
+
 // refusal says why an act must wait, nil if it need not.
 func (s *Shippers) refusal(a audit.Action) error {
 	most := s.cfg.MaxBacklog
