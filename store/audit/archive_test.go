@@ -106,10 +106,8 @@ func TestFilesStayThatAreStillNeeded(t *testing.T) {
 		}, 3},
 		"no receivers": {func(c *ArchiverConfig) { c.Shipped = func() (Mark, bool) { return Mark{}, false } }, 5},
 		"needed by a head": {func(c *ArchiverConfig) {
-			c.Shipped = func() (Mark, bool) {
-				c.Log.head.needed.Store(2)
-				return Mark{}, false
-			}
+			time.Sleep(4 * headDelay) // the head is written no more
+			c.Log.head.needed.Store(2)
 		}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {

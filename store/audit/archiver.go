@@ -58,7 +58,7 @@ func NewArchiver(cfg ArchiverConfig) (*Archiver, error) {
 }
 
 // archiveEvery is how often the archiver looks.
-const archiveEvery = time.Minute
+const archiveEvery = 10 * time.Second
 
 // Run archives until ctx ends.
 func (a *Archiver) Run(ctx context.Context) {

@@ -164,7 +164,7 @@ func resign(t *testing.T, sign func([]byte) ([]byte, error)) func(int, []byte) [
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err = appendEvent(nil, Request{}, Event{Action: Checkpointed, Outcome: Success, Detail: map[string]string{
+		m, err = membersOf(Request{}, Event{Action: Checkpointed, Outcome: Success, Detail: map[string]string{
 			"checkpoint": r.Text, "signature": string(signature),
 		}})
 		if err != nil {

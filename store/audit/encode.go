@@ -18,8 +18,8 @@ import (
 const (
 	// MaxFieldBytes is how much of one string a record keeps.
 	MaxFieldBytes = 512
-	// MaxLongBytes is how much it keeps of a command that the configuration wants recorded, and
-	// of the principals of a certificate.
+	// MaxLongBytes is how much it keeps of a command that the configuration wants recorded, of
+	// the principals of a certificate, and of a signature of the log.
 	MaxLongBytes = 4096
 	// MaxDetails is how many entries Event.Detail may have.
 	MaxDetails = 32
@@ -104,7 +104,8 @@ func appendDigest(b []byte, name, value string) []byte {
 
 // mostOf is how many bytes of a field are kept.
 func mostOf(name string) int {
-	if name == "sallyport.command" || name == "sallyport.principals" {
+	switch name {
+	case "sallyport.command", "sallyport.principals", "sallyport.signature": // RSA's have some 1,500
 		return MaxLongBytes
 	}
 	return MaxFieldBytes

@@ -99,7 +99,7 @@ func (s *Signer) Now(ctx context.Context) error {
 	}
 	c := Checkpoint{Sequence: end.Sequence, Hash: end.Hash, Time: time.Now().UTC().Truncate(time.Second)}
 	signature, err := s.cfg.Sign(c.Text())
-	if err == nil && len(signature) > MaxFieldBytes {
+	if err == nil && len(signature) > MaxLongBytes {
 		err = fmt.Errorf("a signature of %d bytes does not fit into a record", len(signature))
 	}
 	if err != nil {

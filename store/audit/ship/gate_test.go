@@ -38,7 +38,7 @@ func TestActsAreRefusedBeyondTheBound(t *testing.T) {
 	t.Parallel()
 	log, s := shippers(t, Config{Targets: []Target{nowhere(t)}, MaxBacklog: 64 << 10, Refuse: true})
 	r := s.Recorder(log)
-	big := audit.Event{Action: audit.ExecStart, Reason: strings.Repeat("x", audit.MaxFieldBytes)}
+	big := audit.Event{Action: audit.ExecStart, Detail: map[string]string{"command": strings.Repeat("x", audit.MaxLongBytes)}}
 	acts := 0
 	for ; acts < 1000; acts++ {
 		if err := r.Record(t.Context(), big); err != nil {
