@@ -16,12 +16,8 @@ import (
 	"sallyport/store/audit/ship"
 )
 
-const (
-	// auditKey is the file of the key that signs the audit log, in the data folder; its public half has ".pub" added.
-	auditKey = "audit_key"
-	// signByDistribution as audit.sign_key names the key that signs manifests.
-	signByDistribution = "distribution"
-)
+// auditKey is the file of the key that signs the audit log, in the data folder; its public half has ".pub" added.
+const auditKey = "audit_key"
 
 // loadAuditKey opens the key that signs the audit log, or makes it. Its passphrase is that of the CA key.
 func loadAuditKey(f File, keys caKeys) (*ca.Key, error) {
@@ -34,27 +30,21 @@ func loadAuditKey(f File, keys caKeys) (*ca.Key, error) {
 }
 
 func openAuditKey(f File, folder ca.KeyFolder) (*ca.Key, error) {
-	name := auditKey
-	switch source := f.Audit.SignKey; {
-	case source == signByDistribution:
-		name = distributionKey
-	case ca.IsAgent(source):
-		return ca.OpenKey(source, nil)
-	case source != "":
+	if source := f.Audit.SignKey; source != "" {
 		key, err := ca.OpenKey(source, nil)
 		if errors.Is(err, ca.ErrPassphraseNeeded) {
 			key, err = ca.OpenKey(source, folder.Passphrase)
 		}
 		return key, err
 	}
-	key, err := folder.Load(name)
+	key, err := folder.Load(auditKey)
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = folder.Create(name)
+		key, err = folder.Create(auditKey)
 	}
 	if err != nil {
 		return nil, err
 	}
-	err = writeNew(filepath.Join(f.DataDir, name+".pub"), ssh.MarshalAuthorizedKey(key.PublicKey()), 0o644)
+	err = writeNew(filepath.Join(f.DataDir, auditKey+".pub"), ssh.MarshalAuthorizedKey(key.PublicKey()), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
+
+	"sallyport/ca"
 )
 
 func newAuditStatus(s streams) *cobra.Command {
@@ -80,20 +82,10 @@ the serving machine, and give it to "sallyport audit verify --key" there.`,
 		if err != nil {
 			return err
 		}
-		name := auditKey
-		switch f.Audit.SignKey {
-		case "":
-		case signByDistribution:
-			name = distributionKey
-		default:
-			key, err := openAuditKey(f, caKeys{}.folder)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(s.out, "%s", ssh.MarshalAuthorizedKey(key.PublicKey()))
-			return nil
+		if f.Audit.SignKey != "" {
+			return printAuditKey(s, f)
 		}
-		text, err := readBounded(filepath.Join(f.DataDir, name+".pub"), 64<<10)
+		text, err := readBounded(filepath.Join(f.DataDir, auditKey+".pub"), 64<<10)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w; \"sallyport serve\" makes it", err)
 		}
@@ -104,4 +96,18 @@ the serving machine, and give it to "sallyport audit verify --key" there.`,
 		return nil
 	}
 	return cmd
+}
+
+// printAuditKey prints the public half of a key that lies where the configuration says.
+func printAuditKey(s streams, f File) error {
+	passphrase, err := keyPassphrase(s, f.CA.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	key, err := openAuditKey(f, ca.KeyFolder{Passphrase: passphrase})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "%s", ssh.MarshalAuthorizedKey(key.PublicKey()))
+	return nil
 }

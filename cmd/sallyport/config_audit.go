@@ -28,9 +28,9 @@ type AuditSection struct {
 	// How long an event may stay unsigned: a checkpoint, the hash of the last event under a
 	// signature, is recorded so often, at each new file and at the end. "0s": none is.
 	SignInterval time.Duration `key:"sign_interval" default:"5m" check:"0s..24h"`
-	// The key that signs checkpoints. Empty: audit_key in data_dir, which is made if it is missing;
-	// "distribution": the key that signs manifests; or a file, or a key in an ssh-agent as
-	// agent:/path/to/socket#SHA256:…
+	// The key that signs checkpoints. Empty: audit_key in data_dir, which is made if it is missing. Else
+	// a file, such as distribution_key, the one that signs manifests; a relative path starts at
+	// data_dir. Or a key in an ssh-agent: agent:/path/to/socket#SHA256:…
 	SignKey string `key:"sign_key" example:"agent:/run/sallyport/agent.sock#SHA256:ABEHBx6lcfbfAXwO3lqiAopLfQJSElLLQUOGhUDmRa4"`
 	// Folder for old files, compressed; empty: they stay in dir. A relative path starts at data_dir.
 	// Only files go there that every receiver has, and whose last event is older than archive_after.

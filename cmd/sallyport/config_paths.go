@@ -23,6 +23,7 @@ func (f *File) paths() []pathSetting {
 		{value: &f.Server.AdminSocket, inData: true, written: true},
 		{value: &f.Audit.Dir, inData: true, folder: true},
 		{value: &f.Audit.ArchiveDir, inData: true, folder: true},
+		{value: &f.Audit.SignKey, inData: true},
 		{value: &f.CA.Key, inData: true, written: true},
 	}
 	read := func(values ...*string) {
@@ -34,9 +35,6 @@ func (f *File) paths() []pathSetting {
 		&f.FirecREST.S3.SecretKeyFile, &f.Executor.Remote.TLSCA, &f.Executor.Remote.CAKeys)
 	for i := range f.Issuers {
 		read(&f.Issuers[i].JWKSFile)
-	}
-	if f.Audit.SignKey != signByDistribution {
-		read(&f.Audit.SignKey)
 	}
 	for i := range f.Audit.Syslog {
 		s := &f.Audit.Syslog[i]

@@ -46,6 +46,8 @@ func trustRules() []trustRule {
 		listenerRow("metrics.listen", "who reads the numbers of the service", "", "an address that is neither loopback nor of a private network"),
 		folderRow("audit.dir", "what is on record"),
 		switchRow("audit.commands", "whether commands are on record in full", "true", nil, "secrets on command lines are in the audit log"),
+		secretRow("audit.sign_key", "who can sign a rewritten audit log"),
+		folderRow("audit.archive_dir", "what was on record"),
 		fileRow("audit.syslog[].tls_ca", "who can take the audit events"),
 		fileRow("audit.syslog[].tls_certificate", "who this service is to the receiver"),
 		secretRow("audit.syslog[].tls_key", "who can be this service to the receiver"),
