@@ -99,7 +99,7 @@ func TestWhatOneLayerRefusesNoOtherLetsPass(t *testing.T) {
 			}
 			if admitted := a.register.Admit(caller) == nil; !admitted && !covered {
 				t.Errorf("%s %s: %s is refused at admission, and the certificate is good", act.Kind, act.Value, caller)
-			} else if admitted && (act.Covers(revocation.UseOf(caller))) {
+			} else if admitted && act.Covers(revocation.UseOf(caller)) {
 				t.Errorf("%s %s: %s is admitted", act.Kind, act.Value, caller)
 			}
 		}

@@ -171,6 +171,9 @@ func (d *decoder) checkCredentials(f *File) {
 			d.fail(at("login"), "is needed, or issuer and subject together, and not both")
 		}
 		d.require(at("key_file"), s.KeyFile)
+		if s.Issuer != "" && !slices.ContainsFunc(f.Issuers, func(i IssuerSection) bool { return i.Alias == s.Issuer }) {
+			d.fail(at("issuer"), "%q is the alias of no [[issuers]] table", s.Issuer)
+		}
 	}
 }
 
