@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -32,11 +33,11 @@ func setTrap(t *testing.T, node loginnode.Config) *trap {
 	spring := "id >>" + sprung + "\n"
 	writeFile(t, shell, "#!/bin/sh\n"+spring+`exec /bin/bash "$@"`+"\n")
 	for dir := filepath.Dir(shell); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // the account of the test writes there
+		if err := os.Chmod(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(shell, 0o755); err != nil { //nolint:gosec // it is a program
+	if err := os.Chmod(shell, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	node.Users = []loginnode.User{{Name: "alice", Shell: shell}}
@@ -143,6 +144,38 @@ func TestANarrowRequestUsesNoWideConnectionThatStands(t *testing.T) {
 	}
 }
 
+// The way through a jump host is narrow too, and open.
+func TestANarrowRequestGoesThroughAJumpHost(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, loginnode.Config{}, nil)
+	gateway := startNode(t, c.from.trusted, loginnode.Config{Extra: "AllowTcpForwarding yes\n"})
+	x, err := executor.New(executor.Config{
+		Systems: []executor.System{{
+			Name: "hpc", Nodes: []string{c.Addr()}, Jump: gateway.Addr(), KnownHosts: []string{c.KnownHosts(), gateway.KnownHosts()},
+		}},
+		Credentials: c.from, Audit: c.audit,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := x.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	files, err := x.Files(t.Context(), c.caller.Narrowed(), "hpc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	if _, err := files.Stat(t.Context(), ".", true); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(gateway.Log(), "Starting session") || !strings.Contains(c.Log(), "forced-command (key-option) 'internal-sftp'") {
+		t.Errorf("jump host:\n%s\nnode:\n%s", gateway.Log(), c.Log())
+	}
+}
+
 // What comes from a provider is not trusted to be narrow.
 func TestAWideCredentialIsNotUsedForANarrowRequest(t *testing.T) {
 	t.Parallel()
@@ -164,7 +197,7 @@ func TestAWideCredentialIsNotUsedForANarrowRequest(t *testing.T) {
 			if _, err := c.executor.Files(t.Context(), c.caller.Narrowed(), "hpc"); !errors.Is(err, executor.ErrWideCredential) {
 				t.Errorf("files: %v", err)
 			}
-			if strings.Contains(string(c.Log()), "Accepted publickey") {
+			if strings.Contains(c.Log(), "Accepted publickey") {
 				t.Error("the node was logged in on")
 			}
 		})
@@ -203,12 +236,12 @@ func TestTheNodeHoldsANarrowLoginToSFTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	client, err := ssh.Dial("tcp", c.Addr(), &ssh.ClientConfig{
-		User: c.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(credential.Signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // the node is the test's
+		User: c.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(credential.Signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close() //nolint:errcheck // it was only tried
+	defer client.Close()
 	for name, ask := range map[string]func(*ssh.Session) error{
 		"exec":  func(s *ssh.Session) error { return s.Run("id; echo SAID") },
 		"sftp":  func(s *ssh.Session) error { return s.Run("internal-sftp; id") },

@@ -83,10 +83,10 @@ func (a *API) authorize(r *http.Request, operation string, caller identity.Ident
 	if err != nil {
 		return caller, err
 	}
-	exchangeFrom(r.Context()).listed = func(system string) (bool, error) {
+	exchangeFrom(r.Context()).listed = func(ctx context.Context, system string) (bool, error) {
 		of := act
 		of.System = system
-		err := a.cfg.Policy.Authorize(r.Context(), caller, of)
+		err := a.cfg.Policy.Authorize(ctx, caller, of)
 		if errors.Is(err, policy.ErrDenied) {
 			return false, nil
 		}
@@ -117,7 +117,7 @@ func Tell(ctx context.Context, told policy.Act) error {
 // policy is asked about it again with the system. What it denies is left out in silence.
 func Listed(ctx context.Context, system string) (bool, error) {
 	if ask := exchangeFrom(ctx).listed; ask != nil {
-		return ask(system)
+		return ask(ctx, system)
 	}
 	return true, nil
 }
@@ -132,11 +132,16 @@ func (a *API) authorizeBy(ctx context.Context, policies Authorizer, caller ident
 	return err
 }
 
-// actOf is what a request asks for.
+// actOf is what a request asks for. A HEAD is served as the GET that it is without its
+// body, and no rule can tell them apart.
 func actOf(r *http.Request, operation string) policy.Act {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
 	return policy.Act{
 		Operation: operation, System: exchangeFrom(r.Context()).system,
-		Method: r.Method, Address: audit.RequestFrom(r.Context()).SourceIP,
+		Method: method, Address: audit.RequestFrom(r.Context()).SourceIP,
 	}
 }
 

@@ -45,7 +45,7 @@ type exchange struct {
 	detailed bool
 	waiting  func(ctx context.Context, told policy.Act) error
 	// listed says whether the policy allows the call for a system too; nil if there is none.
-	listed func(system string) (bool, error)
+	listed func(ctx context.Context, system string) (bool, error)
 	// api serves the request; nil in tests without one.
 	api *API
 	// rw is the answer, seat the place that it needs.

@@ -67,7 +67,7 @@ remember = %q
 // ask returns the status and the body of an answer.
 func (s *relationSite) ask(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, s.installation.url+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

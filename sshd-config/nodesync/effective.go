@@ -30,6 +30,8 @@ func (i *inspector) rules() []rule {
 		{"authorizedprincipalsfile", none, Bad, "it decides which certificates may log in: move it into a Match block for other addresses"},
 		{"authorizedprincipalscommand", none, Bad, "it decides which certificates may log in: move it into a Match block for other addresses"},
 		{"authorizedkeysfile", is("none"), Warning, dropInRemedy},
+		{"forcecommand", none, Warning, "it runs in place of every command, and of SFTP for users who may run none, by their login shell: move it into a Match block for other addresses"},
+		{"permituserenvironment", func(v string) bool { return v == "" || v == "no" }, Warning, "~/.ssh/environment is read before SFTP too, and /etc/ssh/sshrc runs with it: set it to no"},
 		{"permitrootlogin", is("no"), Bad, dropInRemedy},
 		{"denygroups", func(v string) bool { return v != "" }, Warning, dropInRemedy},
 		{"passwordauthentication", is("no"), Warning, dropInRemedy},
