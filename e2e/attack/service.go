@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type service struct {
 	cmd     *exec.Cmd
 	log     *os.File
 	address string
+	scheme  string
+	client  *http.Client
 }
 
 // settings are lines of the configuration that differ from those of a plain site.
@@ -61,7 +64,13 @@ known_hosts = [%[8]q]
 // with the attack.
 func (s *site) serve(ctx context.Context, set settings) (*service, error) {
 	s.started++
-	v := &service{site: s, dir: filepath.Join(s.dir, fmt.Sprintf("service%d", s.started))}
+	v := &service{site: s, dir: filepath.Join(s.dir, fmt.Sprintf("service%d", s.started)), scheme: "http", client: http.DefaultClient}
+	if strings.Contains(set.server, "tls_certificate") {
+		v.scheme = "https"
+		v.client = &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, //nolint:gosec // of loopback, made for this
+		}}
+	}
 	if out, err := exec.CommandContext(ctx, s.binary, "init", v.dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("sallyport init: %w\n%s", err, out)
 	}
@@ -154,7 +163,7 @@ func (v *service) memory() (int64, error) {
 // and its exit code.
 func (v *service) command(ctx context.Context, args ...string) (out string, code int, err error) {
 	cmd := exec.CommandContext(ctx, v.site.binary, args...)
-	cmd.Env = append(os.Environ(), "SALLYPORT_CONFIG="+v.config(), "SALLYPORT_URL=http://"+v.address)
+	cmd.Env = append(os.Environ(), "SALLYPORT_CONFIG="+v.config(), "SALLYPORT_URL="+v.scheme+"://"+v.address)
 	text, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(text), exit.ExitCode(), nil
@@ -198,7 +207,7 @@ func (v *service) call(ctx context.Context, c call) (answer, error) {
 			c.method = http.MethodPost
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, c.method, "http://"+v.address+c.path, body)
+	req, err := http.NewRequestWithContext(ctx, c.method, v.scheme+"://"+v.address+c.path, body)
 	if err != nil {
 		return answer{}, err
 	}
@@ -209,7 +218,7 @@ func (v *service) call(ctx context.Context, c call) (answer, error) {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	maps.Copy(req.Header, c.header)
-	res, err := http.DefaultClient.Do(req)
+	res, err := v.client.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
