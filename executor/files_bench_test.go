@@ -67,6 +67,10 @@ func BenchmarkFiles(b *testing.B) {
 	}{
 		{"stat/raw", func() error { _, err := raw.Lstat(small); return err }, 0},
 		{"stat/executor", with(func(f *executor.Files) error { _, err := f.Stat(b.Context(), small, false); return err }), 0},
+		{"stat/fenced", with(func(f *executor.Files) error {
+			_, err := f.Within(executor.Fence{Folders: []string{c.dir}}).Stat(b.Context(), small, false)
+			return err
+		}), 0},
 		{"list200/raw", func() error { _, err := raw.ReadDir(many); return err }, 0},
 		{"list200/executor", with(func(f *executor.Files) error {
 			return f.List(b.Context(), many, executor.ListOptions{}, func(executor.FileInfo) error { return nil })
