@@ -163,16 +163,19 @@ func (a *API) clientAddr(r *http.Request) netip.Addr {
 	if !ok {
 		return netip.Addr{}
 	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for _, hop := range slices.Backward(hops) {
+	// No path has more proxies than that; a client can write any number of addresses.
+	const mostHops = 32
+	rest := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
+	for range mostHops {
 		if !a.trusted(ip) {
 			break
 		}
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		comma := strings.LastIndexByte(rest, ',')
+		next, err := netip.ParseAddr(strings.TrimSpace(rest[comma+1:]))
 		if err != nil {
 			break
 		}
-		ip = next.Unmap().WithZone("")
+		rest, ip = rest[:max(0, comma)], next.Unmap().WithZone("")
 	}
 	return ip
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"sallyport/httpapi/places"
 	"sallyport/identity"
 	"sallyport/policy"
 	"sallyport/store/audit"
@@ -33,11 +35,16 @@ type refusals struct {
 	unverified, verified, denied, revoked quota
 }
 
-// A quota is what was recorded of one kind in the current minute.
+// A quota is what was recorded of one kind in the current minute. One person, or one
+// network without a person, has a quarter of it, so that nobody can hide what others try.
 type quota struct {
 	minute               time.Time
 	recorded, suppressed int
+	each                 map[string]int // no more than were recorded
 }
+
+// refusalParts is the number of parts that a quota has.
+const refusalParts = 4
 
 func (f *refusals) record(ctx context.Context, cause error) {
 	e := audit.Event{Action: audit.TokenRefused, Outcome: audit.Failure, Reason: oneLine(cause.Error())}
@@ -68,7 +75,11 @@ func (f *refusals) recordDenied(ctx context.Context, caller identity.Identity, a
 
 // write records an event unless too many of its kind were recorded in the minute.
 func (f *refusals) write(ctx context.Context, e audit.Event, q *quota, most int) {
-	suppressed, ok := f.admit(q, most, time.Now())
+	whose := e.Issuer + "\x00" + e.Subject
+	if e.Issuer == "" {
+		whose = areaOf(audit.RequestFrom(ctx).SourceIP)
+	}
+	suppressed, ok := f.admit(q, whose, most, time.Now())
 	if !ok {
 		return
 	}
@@ -93,18 +104,28 @@ func (f *refusals) write(ctx context.Context, e audit.Event, q *quota, most int)
 	}
 }
 
+// areaOf is the network of an address that counts as one client.
+func areaOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	return places.Area(a).String()
+}
+
 // admit says whether to record now, and how many were left out before.
-func (f *refusals) admit(q *quota, most int, now time.Time) (suppressed int, ok bool) {
+func (f *refusals) admit(q *quota, whose string, most int, now time.Time) (suppressed int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if minute := now.Truncate(time.Minute); !minute.Equal(q.minute) {
-		q.minute, q.recorded = minute, 0
+		q.minute, q.recorded, q.each = minute, 0, make(map[string]int)
 	}
-	if q.recorded >= most {
+	if q.recorded >= most || whose != "" && q.each[whose] >= most/refusalParts {
 		q.suppressed++
 		return 0, false
 	}
 	q.recorded++
+	q.each[whose]++
 	suppressed, q.suppressed = q.suppressed, 0
 	return suppressed, true
 }

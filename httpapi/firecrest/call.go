@@ -60,14 +60,24 @@ func (c *call) release() {
 
 // query returns the parameters of the query.
 func (c *call) query() *fields {
-	values := parseQuery(c.r.URL.RawQuery)
-	return &fields{location: "query", get: func(name string) (any, bool) {
+	f := &fields{location: "query"}
+	raw := c.r.URL.RawQuery
+	if n := strings.Count(raw, "&"); n >= maxParameters {
+		f.refuse("", "There should be at most %d parameters", maxParameters)
+		raw = ""
+	}
+	values := parseQuery(raw)
+	f.get = func(name string) (any, bool) {
 		if !values.Has(name) {
 			return nil, false
 		}
 		return values.Get(name), true
-	}}
+	}
+	return f
 }
+
+// maxParameters bounds those of a query: each takes many times the memory that its text does.
+const maxParameters = 256
 
 // bodyCopies is how often decoding copies the text of a body: twice into the decoder's
 // buffer while that grows, and into the strings.
