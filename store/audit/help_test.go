@@ -67,7 +67,9 @@ func contextThatIsOver(t testing.TB) context.Context {
 	return ctx
 }
 
-func contextWithCancel(t testing.TB) (context.Context, func()) { return context.WithCancel(t.Context()) }
+func contextWithCancel(t testing.TB) (context.Context, func()) {
+	return context.WithCancel(t.Context())
+}
 
 func read(t testing.TB, dir, name string) []byte {
 	t.Helper()

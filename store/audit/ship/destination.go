@@ -112,7 +112,7 @@ func (d *destination) run(ctx context.Context, stopping <-chan struct{}) {
 			pause = minPause
 		}
 		d.failed(ctx, err)
-		wait := pause/2 + rand.N(pause/2+1)
+		wait := pause/2 + rand.N(pause/2+1) //nolint:gosec // it only spreads attempts
 		if f, ok := errors.AsType[*failure](err); ok {
 			wait = max(wait, min(f.after, maxPause))
 		}
@@ -179,11 +179,14 @@ func isClosed(c <-chan struct{}) bool {
 // destination was not configured.
 func (d *destination) skipArchived() error {
 	oldest, err := d.log.Oldest()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // archived just now; the next look tells
+	}
+	if err != nil {
 		return err
 	}
 	safe := d.safe.Load()
-	if err != nil || safe.File >= oldest.File || safe.Sequence >= oldest.Sequence {
+	if safe.File >= oldest.File || safe.Sequence >= oldest.Sequence {
 		return nil
 	}
 	d.logger.Warn("audit events were archived while this destination was not configured: it does not get them",

@@ -38,7 +38,7 @@ func (c *ending) await() {
 	defer close(c.ended)
 	b := make([]byte, 512)
 	for {
-		if _, err := c.Conn.Read(b); err != nil {
+		if _, err := c.Read(b); err != nil {
 			if c.secure == nil {
 				c.end = err
 			}

@@ -57,6 +57,7 @@ func (s *Shippers) refusal(a audit.Action) error {
 		return nil
 	case audit.AdminAct:
 		most += Reserve
+	default:
 	}
 	for _, d := range s.dests {
 		if behind := d.backlog(); behind > most {

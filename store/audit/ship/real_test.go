@@ -3,7 +3,6 @@ package ship
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -229,7 +228,7 @@ func TestEventsComeInOrder(t *testing.T) {
 	for i, line := range lines {
 		m := sdSequence.FindStringSubmatch(line)
 		if m == nil || m[1] != strconv.Itoa(i+1) {
-			t.Fatal(fmt.Sprintf("line %d is %.120q", i+1, line))
+			t.Fatalf("line %d is %.120q", i+1, line)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (s *session) read() ([]audit.Line, error) {
 		size += len(line.Text)
 		batch = append(batch, line)
 	}
-	return batch, nil
+	return batch, nil //nolint:nilerr // see above
 }
 
 func (s *session) send(ctx context.Context, batch []audit.Line) error {
