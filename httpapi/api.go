@@ -37,9 +37,10 @@ import (
 	"sallyport/store/audit"
 )
 
-// A TokenVerifier turns a bearer token into a caller; see [identity.Verifier].
+// A TokenVerifier turns a token, with what a request shows beside it, into a caller; see
+// [identity.Verifier].
 type TokenVerifier interface {
-	Verify(ctx context.Context, raw string) (identity.Identity, error)
+	VerifyPresented(ctx context.Context, p identity.Presentation) (identity.Identity, error)
 }
 
 // A CommandRunner runs commands on systems; see [executor.Executor]. Run MUST
@@ -160,6 +161,15 @@ type Config struct {
 	// Version is shown in the status.
 	Version string
 
+	// PublicURLs are the addresses under which clients know the service, such as
+	// "https://api.example.org" or "https://example.org/sallyport"; a DPoP proof must be
+	// for one of them. Without any, they are those of OwnName over TLS, and those of
+	// loopback without TLS.
+	PublicURLs []string
+	// OwnName says whether a host name is this service's, by its TLS certificate.
+	OwnName func(host string) bool
+	// ProofNonce is the nonce that DPoP proofs must hold now, or "" if they need none.
+	ProofNonce func() string
 	// HSTS is how long a client that came by TLS shall use nothing else (RFC 6797);
 	// 0 sends no such header, and over plain HTTP there never is one.
 	HSTS time.Duration
@@ -332,7 +342,7 @@ func (c *Config) check() error {
 	if err := c.Compat.check(c.Certificates != nil); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, checkMounts(c.Mounts), checkRates(c.Rates))
+	errs = append(errs, checkMounts(c.Mounts), checkRates(c.Rates), checkPublicURLs(c.PublicURLs))
 	for i, check := range c.Checks {
 		if check.Name == "" || check.Ready == nil {
 			errs = append(errs, fmt.Errorf("checks: number %d has no name or no function", i+1))

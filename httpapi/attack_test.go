@@ -287,9 +287,9 @@ func TestForgedTokensThatWaitForKeysKeepNobodyOut(t *testing.T) {
 // slowTokens wait for keys that never come, but for the good token.
 type slowTokens struct{ TokenVerifier }
 
-func (s *slowTokens) Verify(ctx context.Context, raw string) (identity.Identity, error) {
-	if raw == good {
-		return s.TokenVerifier.Verify(ctx, raw)
+func (s *slowTokens) VerifyPresented(ctx context.Context, p identity.Presentation) (identity.Identity, error) {
+	if p.Token == good {
+		return s.TokenVerifier.VerifyPresented(ctx, p)
 	}
 	<-ctx.Done()
 	return identity.Identity{}, errors.Join(identity.ErrUnavailable, ctx.Err())

@@ -3,9 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"strings"
 
 	"sallyport/executor"
 	"sallyport/identity"
@@ -18,8 +16,11 @@ import (
 // reads, and a body that nobody asked for is cut off with its connection.
 func (a *API) authenticated(operation string, h callerHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		raw, err := bearer(r.Header)
-		caller, err := a.admit(r, operation, raw, err)
+		shown, err := a.presented(r)
+		if shown.DPoP {
+			a.tellNonce(w.Header())
+		}
+		caller, err := a.admit(r, operation, shown, err)
 		if err != nil {
 			return err
 		}
@@ -31,13 +32,13 @@ func (a *API) authenticated(operation string, h callerHandler) handler {
 	}
 }
 
-// admit verifies a token, unless it could not be found, and records a refusal. Whose
+// admit verifies what was shown, unless no token could be found, and records a refusal. Whose
 // access was revoked goes no further. A known caller's request has one of the caller's
 // places from then on; it counts against the rates, and the policy is asked.
-func (a *API) admit(r *http.Request, operation, raw string, err error) (identity.Identity, error) {
+func (a *API) admit(r *http.Request, operation string, shown identity.Presentation, err error) (identity.Identity, error) {
 	var caller identity.Identity
 	if err == nil {
-		caller, err = a.verify(r, raw)
+		caller, err = a.verify(r, shown)
 	}
 	if err == nil && !caller.Valid() {
 		err = identity.ErrInvalidToken
@@ -161,39 +162,4 @@ func (a *API) knownSystem(caller identity.Identity, name string) string {
 		return ""
 	}
 	return info.Name
-}
-
-// bearer takes the token from the one Authorization header (RFC 6750 §2.1). The
-// query and form variants of RFC 6750 are not supported: they end in logs.
-func bearer(h http.Header) (string, error) {
-	values := h.Values("Authorization")
-	if len(values) == 0 {
-		return "", errTokenMissing
-	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errTokenMissing
-	}
-	token = strings.Trim(token, " ")
-	switch {
-	case len(values) > 1:
-		return "", fmt.Errorf("%w: more than one Authorization header", identity.ErrInvalidToken)
-	case token == "":
-		return "", errTokenMissing
-	}
-	return token, nil
-}
-
-// challenge adds WWW-Authenticate (RFC 6750 §3): without an error code when no
-// token was sent, as the RFC wants it.
-func challenge(h http.Header, p problem, err error) {
-	const realm = `Bearer realm="sallyport"`
-	switch {
-	case errors.Is(err, errTokenMissing):
-		h.Set("WWW-Authenticate", realm)
-	case errors.Is(err, identity.ErrScope):
-		h.Set("WWW-Authenticate", realm+`, error="insufficient_scope"`)
-	case p.Status == http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", realm+`, error="invalid_token", error_description="`+p.Title+`"`)
-	}
 }

@@ -67,7 +67,12 @@ func (a *API) deicSign(w http.ResponseWriter, r *http.Request) (*ssh.Certificate
 	if token == "" {
 		err = &requestError{err: errTokenMissing, field: "OTT", detail: "Send an access token in the field OTT."}
 	}
-	caller, err := a.admit(r, opIssue, token, err)
+	// The token is no header's, so there is no scheme: a proof in the header says DPoP.
+	shown := a.shownWith(r, token, len(r.Header.Values("DPoP")) > 0)
+	if shown.DPoP {
+		a.tellNonce(w.Header())
+	}
+	caller, err := a.admit(r, opIssue, shown, err)
 	if err != nil {
 		return nil, nobody, err
 	}

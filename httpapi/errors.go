@@ -73,6 +73,9 @@ var kinds = []struct {
 
 	{errTokenMissing, kind{http.StatusUnauthorized, "token_missing", "Token is missing", "Send one access token in the header \"Authorization: Bearer <token>\".", 0}},
 	{identity.ErrExpired, kind{http.StatusUnauthorized, "token_expired", "Token has expired", "The token has expired or is about to. Get a new one.", 0}},
+	{identity.ErrNonce, kind{http.StatusUnauthorized, "proof_nonce_missing", "Proof lacks a nonce", "The DPoP proof must hold the value of the answer's DPoP-Nonce header. Make a new proof with it and send the request again.", 0}},
+	{identity.ErrProof, kind{http.StatusUnauthorized, "proof_invalid", "Proof is not valid", "The token is bound to a key, and the request needs one DPoP proof of it: new, for this method, address and token. The log of the service has the reason under the request id.", 0}},
+	{identity.ErrBinding, kind{http.StatusUnauthorized, "token_binding", "Token is not bound as it has to be", "A token that is bound to a key is sent as \"Authorization: DPoP <token>\" with a proof, one that is bound to a certificate over a TLS connection with it, one that is not bound as \"Bearer\"; and the site may want bound tokens alone.", 0}},
 	{identity.ErrInvalidToken, kind{http.StatusUnauthorized, "token_invalid", "Token is not valid", "The token is not acceptable. The log of the service has the reason under the request id.", 0}},
 	{identity.ErrScope, kind{http.StatusForbidden, "scope_missing", "Scope is missing", "The token is good but lacks a scope or claim that this service requires.", 0}},
 	{identity.ErrNoLogin, kind{http.StatusForbidden, "login_refused", "Login is refused", "The token is good but names no login that may be used here.", 0}},

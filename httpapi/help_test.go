@@ -49,8 +49,9 @@ type fakeTokens struct {
 	errors map[string]error
 }
 
-func (f fakeTokens) Verify(_ context.Context, raw string) (identity.Identity, error) {
-	if raw == good {
+func (f fakeTokens) VerifyPresented(_ context.Context, p identity.Presentation) (identity.Identity, error) {
+	raw := p.Token
+	if raw == good && !p.DPoP {
 		return f.alice, nil
 	}
 	if err, ok := f.errors[raw]; ok {

@@ -154,10 +154,10 @@ func Enter(r *http.Request, caller identity.Identity) error {
 
 // verify turns a token into a caller. One that was verified before costs a look; any
 // other has one of the places of those that are being verified.
-func (a *API) verify(r *http.Request, raw string) (identity.Identity, error) {
+func (a *API) verify(r *http.Request, shown identity.Presentation) (identity.Identity, error) {
 	if a.recall != nil {
-		if caller, ok := a.recall.Recall(raw); ok {
-			return caller, nil
+		if caller, ok, err := a.recall.Recall(shown); ok {
+			return caller, err
 		}
 	}
 	x := exchangeFrom(r.Context())
@@ -171,7 +171,7 @@ func (a *API) verify(r *http.Request, raw string) (identity.Identity, error) {
 		defer place.Leave()
 		place.Yield()
 	}
-	caller, err := a.cfg.Tokens.Verify(ctx, raw)
+	caller, err := a.cfg.Tokens.VerifyPresented(ctx, shown)
 	if err != nil && context.Cause(ctx) == errOverloaded { //nolint:errorlint // it is the one that was put there
 		return caller, errOverloaded
 	}
@@ -180,7 +180,7 @@ func (a *API) verify(r *http.Request, raw string) (identity.Identity, error) {
 
 // A recaller knows tokens that were verified before; see [identity.Verifier].
 type recaller interface {
-	Recall(raw string) (identity.Identity, bool)
+	Recall(p identity.Presentation) (caller identity.Identity, ok bool, err error)
 }
 
 // vouch notes that a good token came from the request's address, through its connection.

@@ -125,6 +125,13 @@ func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 	if err := iss.checkGrants(c, scopes); err != nil {
 		return Identity{}, err
 	}
+	bound, err := c.binding()
+	if err == nil {
+		err = iss.demands(bound)
+	}
+	if err != nil {
+		return Identity{}, err
+	}
 	login, err := iss.login(c)
 	if err != nil {
 		return Identity{}, err
@@ -132,7 +139,7 @@ func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 	return Identity{
 		issuer: iss.cfg.URL, alias: iss.cfg.Alias, subject: c.Subject, login: login, client: client,
 		scopes: scopes, tokenID: tokenID, expires: c.Expiry.Time(), issuedAt: c.IssuedAt.Time(),
-		claims: c.all,
+		binding: bound, claims: c.all,
 	}, nil
 }
 
@@ -140,10 +147,6 @@ func (iss *issuer) admit(t *token, c *claims, now time.Time) (Identity, error) {
 // says; providers that give all of their kinds the same "typ" header say it there.
 func (c *claims) checkKind() error {
 	switch {
-	case c.all["cnf"] != nil:
-		// Whoever stole a sender-constrained token (RFC 7800, RFC 8705, RFC 9449) lacks
-		// its key. No proof of that key is checked here, so it must not do as a bearer's.
-		return reject("the token is bound to a key (cnf), which is not supported")
 	case c.all["events"] != nil: // RFC 8417, OpenID Connect Back-Channel Logout §2.4
 		return reject("the token reports events, such as a logout")
 	case c.all["typ"] == nil:

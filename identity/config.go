@@ -36,6 +36,11 @@ type Config struct {
 	// KeepClaims has identities keep all claims of their tokens, for a policy over them:
 	// some kilobytes for each.
 	KeepClaims bool
+	// ProofMaxAge is how old a DPoP proof may be, beyond the leeway of the issuer.
+	// Default: 1 min; at most 10.
+	ProofMaxAge time.Duration
+	// ProofNonces demands of each DPoP proof a nonce of [Verifier.Nonce].
+	ProofNonces bool
 	// CacheSize bounds the verified tokens that are remembered. 0 means
 	// [DefaultCacheSize]; a negative value switches the cache off.
 	CacheSize int
@@ -80,8 +85,12 @@ type IssuerConfig struct {
 	// Type is the required "typ" header, such as "at+jwt" for access tokens after
 	// RFC 9068. Default: a token may say "JWT", "at+jwt" or nothing; any other
 	// type, such as "logout+jwt", is refused. In any case a token is refused that has
-	// the claim "cnf" or "events", or a "typ" claim other than Bearer, JWT or at+jwt.
+	// the claim "events", or a "typ" claim other than Bearer, JWT or at+jwt.
 	Type string
+	// Binding is what tokens must be bound to. What a token is bound to ("cnf") must
+	// always be proved, and a "cnf" that is not understood refuses it. Default:
+	// [BindingAny].
+	Binding Binding
 	// RequiredScopes must all be in the "scope" or "scp" claim.
 	RequiredScopes []string
 	// RequiredClaims maps dotted claim paths (see LoginClaim) to the value that
@@ -192,6 +201,9 @@ func (c IssuerConfig) check() error {
 	}
 	if c.MaxStale < c.RefreshInterval {
 		wrong("max stale %v is below the refresh interval %v", c.MaxStale, c.RefreshInterval)
+	}
+	if !c.Binding.known() {
+		wrong("binding %q: want any, dpop, mtls or either", c.Binding)
 	}
 	if c.Leeway > maxLeeway {
 		wrong("leeway %v is above %v", c.Leeway, maxLeeway)

@@ -1,9 +1,9 @@
 // Package identity turns a token from a centre's identity provider into an
 // [Identity].
 //
-// Only [Verifier.Verify] makes an Identity, so a function that takes one needs no
+// Only [Verifier.Verify] and [Verifier.VerifyPresented] make an Identity, so a function that takes one needs no
 // check of its own: the type proves that issuer, audience, signature, lifetime
-// and login name were verified. The zero Identity is nobody; takers refuse it
+// and login name were verified, and so was the key that the token is bound to, if it is. The zero Identity is nobody; takers refuse it
 // with [Identity.Valid].
 package identity
 
@@ -21,7 +21,17 @@ var (
 	ErrInvalidToken = errors.New("token is not valid")
 	// ErrExpired says that a token which is otherwise good has expired, or that
 	// too little of its life is left. It wraps ErrInvalidToken. HTTP: 401.
-	ErrExpired error = expiredError{}
+	ErrExpired error = invalid("token has expired")
+	// ErrBinding says that a good token is bound to a key or certificate and came
+	// without it, or is not bound although its issuer's rule demands that. It wraps
+	// ErrInvalidToken. HTTP: 401.
+	ErrBinding error = invalid("token is not bound as it has to be")
+	// ErrProof says that the DPoP proof of a good token is missing or wrong. It wraps
+	// ErrInvalidToken. HTTP: 401.
+	ErrProof error = invalid("DPoP proof is not valid")
+	// ErrNonce says that the DPoP proof lacks a nonce of [Verifier.Nonce]. It wraps
+	// ErrInvalidToken. HTTP: 401, and the client tries again.
+	ErrNonce error = invalid("DPoP proof lacks a nonce of ours")
 	// ErrScope says that a good token lacks a required scope or claim. HTTP: 403.
 	ErrScope = errors.New("token lacks a required scope or claim")
 	// ErrNoLogin says that a good token names no acceptable login: the claim is
@@ -32,10 +42,11 @@ var (
 	ErrUnavailable = errors.New("keys of the token's issuer are not available")
 )
 
-type expiredError struct{}
+// invalid is an error that wraps ErrInvalidToken and has a text of its own.
+type invalid string
 
-func (expiredError) Error() string { return "token has expired" }
-func (expiredError) Unwrap() error { return ErrInvalidToken }
+func (e invalid) Error() string { return string(e) }
+func (invalid) Unwrap() error   { return ErrInvalidToken }
 
 // An Identity is a caller whose token was verified.
 type Identity struct {
@@ -50,6 +61,7 @@ type Identity struct {
 	bearer   string
 	expires  time.Time
 	issuedAt time.Time
+	binding  binding
 	claims   map[string]any
 	narrow   bool
 }
@@ -103,6 +115,11 @@ func (i Identity) IssuedAt() time.Time { return i.issuedAt }
 // shared and MUST NOT be changed. A token's size bounds them, and nothing else has been
 // checked of those that have no method here.
 func (i Identity) Claims() map[string]any { return i.claims }
+
+// Binding is what the token is bound to, and what the caller has proved: "dpop" (RFC
+// 9449), "mtls" (RFC 8705), "dpop+mtls", or "". A bound token is of no use to anybody
+// it is passed on to.
+func (i Identity) Binding() string { return i.binding.String() }
 
 // Bearer is the raw token, for credential providers that must pass it on. It
 // must never be logged or shown.

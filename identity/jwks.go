@@ -105,17 +105,20 @@ func parseKeySet(document []byte) (*keySet, error) {
 	return set, nil
 }
 
+// privateMembers are those that only a private or symmetric key has (RFC 7518 §6).
+func privateMembers() []string { return []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} }
+
 // parseKey accepts a public signature key and says why it refuses another.
 func parseKey(raw json.RawMessage) (key, error) {
 	var about struct {
-		Type       string          `json:"kty"`
-		Use        string          `json:"use"`
-		Operations []string        `json:"key_ops"`
-		Algorithm  string          `json:"alg"`
-		ID         string          `json:"kid"`
-		Private    json.RawMessage `json:"d"`
+		Type       string   `json:"kty"`
+		Use        string   `json:"use"`
+		Operations []string `json:"key_ops"`
+		Algorithm  string   `json:"alg"`
+		ID         string   `json:"kid"`
 	}
-	if err := json.Unmarshal(raw, &about); err != nil {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &about) != nil || json.Unmarshal(raw, &members) != nil {
 		return key{}, errors.New("not a JSON Web Key")
 	}
 	alg := jose.SignatureAlgorithm(about.Algorithm)
@@ -126,7 +129,7 @@ func parseKey(raw json.RawMessage) (key, error) {
 		return key{}, fmt.Errorf("use is %q", about.Use)
 	case about.Operations != nil && !slices.Contains(about.Operations, "verify"):
 		return key{}, errors.New("its operations do not include verify")
-	case len(about.Private) > 0:
+	case slices.ContainsFunc(privateMembers(), func(name string) bool { _, ok := members[name]; return ok }):
 		return key{}, errors.New("it is a private key, which is no secret any more")
 	case len(about.ID) > maxKeyIDBytes:
 		return key{}, fmt.Errorf("key ID has %d bytes, at most %d are acceptable", len(about.ID), maxKeyIDBytes)

@@ -20,6 +20,7 @@ import (
 type Verifier struct {
 	issuers map[string]*issuer // by the exact "iss" value
 	cache   *cache
+	proofs  *proofChecker
 	keep    bool // the claims
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -55,7 +56,7 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	v := &Verifier{issuers: make(map[string]*issuer), cache: newCache(size), keep: cfg.KeepClaims}
 	client := httpClient(cfg.HTTPClient)
-	var mistakes []error
+	mistakes := []error{v.setProofs(cfg)}
 	if len(cfg.Issuers) == 0 {
 		mistakes = append(mistakes, errors.New("no issuers: nobody could be identified"))
 	}
@@ -71,11 +72,23 @@ func New(cfg Config) (*Verifier, error) {
 		}
 		v.issuers[each.URL], aliases[each.Alias] = iss, true
 	}
-	if len(mistakes) > 0 {
-		return nil, errors.Join(mistakes...)
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
 	}
 	v.start()
 	return v, nil
+}
+
+func (v *Verifier) setProofs(cfg Config) error {
+	setDefault(&cfg.ProofMaxAge, defaultProofMaxAge)
+	if cfg.ProofMaxAge < 0 || cfg.ProofMaxAge > maxProofMaxAge {
+		return fmt.Errorf("max age of proofs %v is negative or above %v", cfg.ProofMaxAge, maxProofMaxAge)
+	}
+	v.proofs = &proofChecker{maxAge: cfg.ProofMaxAge, spent: newReplays(maxSpentPerPerson, maxSpent, time.Now())}
+	if cfg.ProofNonces {
+		v.proofs.nonces = newNonces()
+	}
+	return nil
 }
 
 func newIssuer(cfg IssuerConfig, client *http.Client, logger *slog.Logger) (*issuer, error) {
@@ -136,56 +149,96 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Verify turns a token into the Identity that it proves. Its errors wrap
+// Verify is [Verifier.VerifyPresented] of a bearer token: one that is bound to a key
+// or certificate is refused.
+func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
+	return v.VerifyPresented(ctx, Presentation{Token: raw})
+}
+
+// VerifyPresented turns a token and what came with it into the Identity that they
+// prove. Its errors wrap
 // [ErrInvalidToken], [ErrExpired], [ErrScope], [ErrNoLogin] or [ErrUnavailable];
 // their text says why and is for logs and audit records, not for the client. It
 // never holds the token. If the token's signature is good, the error is a
 // [*RefusalError] as well. Verify waits for keys only if none that it has fits,
 // and at most as long as ctx and one fetch (10 s) last.
-func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
+func (v *Verifier) VerifyPresented(ctx context.Context, p Presentation) (Identity, error) {
+	e, err := v.open(ctx, p.Token)
+	if err != nil {
+		return Identity{}, err
+	}
+	return v.proved(e, p)
+}
+
+// proved is the one way from a token to an Identity: what the token is bound to is
+// checked for each request anew, because what is remembered is the token, not who holds
+// its key.
+func (v *Verifier) proved(e entry, p Presentation) (Identity, error) {
+	err := e.identity.binding.shownBy(p)
+	if err == nil && e.identity.binding.key != "" {
+		err = v.proofs.check(e, p, time.Now())
+	}
+	if err != nil {
+		return Identity{}, fmt.Errorf("issuer %q: %w", e.issuer.cfg.Alias,
+			&RefusalError{Issuer: e.issuer.cfg.Alias, Subject: e.identity.subject, Err: err})
+	}
+	e.identity.bearer = p.Token
+	return e.identity, nil
+}
+
+// Nonce is the value that a DPoP proof must hold now, or "" if none has to.
+func (v *Verifier) Nonce() string {
+	if v.proofs.nonces == nil {
+		return ""
+	}
+	return v.proofs.nonces.current(time.Now())
+}
+
+// open verifies the token by itself, or remembers that it was verified.
+func (v *Verifier) open(ctx context.Context, raw string) (entry, error) {
 	if len(raw) > MaxTokenBytes {
-		return Identity{}, reject("token has %d bytes, at most %d are acceptable", len(raw), MaxTokenBytes)
+		return entry{}, reject("token has %d bytes, at most %d are acceptable", len(raw), MaxTokenBytes)
 	}
 	// The whole token, signature included: a name without it would admit forgeries of
 	// a token that is remembered.
 	sum := sha256.Sum256([]byte(raw))
 	if e, ok := v.cache.get(sum, time.Now()); ok {
-		e.identity.bearer = raw
-		return e.identity, nil
+		return e, nil
 	}
 	t, err := parse(raw)
 	if err != nil {
-		return Identity{}, err
+		return entry{}, err
 	}
 	iss := v.issuers[t.issuer] // byte for byte, before any key is looked at
 	if iss == nil {
-		return Identity{}, reject("issuer %q is not known", clip(t.issuer))
+		return entry{}, reject("issuer %q is not known", clip(t.issuer))
 	}
 	id, by, err := iss.verify(ctx, t)
 	if err != nil {
-		return Identity{}, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, err)
+		return entry{}, fmt.Errorf("issuer %q: %w", iss.cfg.Alias, err)
 	}
 	id.digest = TokenDigest(raw)
 	if !v.keep {
 		id.claims = nil
 	}
-	v.cache.put(sum, entry{identity: id, issuer: iss, by: by}, time.Now())
-	id.bearer = raw
-	return id, nil
+	e := entry{identity: id, issuer: iss, by: by}
+	v.cache.put(sum, e, time.Now())
+	return e, nil
 }
 
-// Recall is Verify for a token that was verified before and is still good. It costs a
-// hash and a look, and waits for nothing; false says nothing about a token.
-func (v *Verifier) Recall(raw string) (Identity, bool) {
-	if len(raw) > MaxTokenBytes {
-		return Identity{}, false
+// Recall is VerifyPresented for a token that was verified before and is still good. It
+// costs a hash and a look, and a signature if the token is bound to a key, and waits for
+// nothing; false says nothing about a token.
+func (v *Verifier) Recall(p Presentation) (caller Identity, ok bool, err error) {
+	if len(p.Token) > MaxTokenBytes {
+		return Identity{}, false, nil
 	}
-	e, ok := v.cache.peek(sha256.Sum256([]byte(raw)), time.Now())
+	e, ok := v.cache.peek(sha256.Sum256([]byte(p.Token)), time.Now())
 	if !ok {
-		return Identity{}, false
+		return Identity{}, false, nil
 	}
-	e.identity.bearer = raw
-	return e.identity, true
+	caller, err = v.proved(e, p)
+	return caller, true, err
 }
 
 func (iss *issuer) verify(ctx context.Context, t *token) (Identity, proof, error) {

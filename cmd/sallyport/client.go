@@ -29,6 +29,7 @@ type clientOptions struct {
 	tokenFile    string
 	tokenCommand string
 	caFile       string
+	dpopKey      string
 	// given says whether a flag stands on the command line.
 	given func(flag string) bool
 }
@@ -43,6 +44,8 @@ func clientFlags(cmd *cobra.Command, s streams) *clientOptions {
 	f.StringVar(&opt.tokenCommand, "token-command", s.getenv("SALLYPORT_TOKEN_COMMAND"),
 		"run this with /bin/sh to get a token (environment: SALLYPORT_TOKEN_COMMAND)")
 	f.StringVar(&opt.caFile, "tls-ca", s.getenv("SALLYPORT_TLS_CA"), "PEM file of the CA that signed the service's TLS certificate (environment: SALLYPORT_TLS_CA)")
+	f.StringVar(&opt.dpopKey, "dpop-key", s.getenv("SALLYPORT_DPOP_KEY"),
+		"file with the private key that the token is bound to, JWK or PEM, mode 0600 (environment: SALLYPORT_DPOP_KEY)")
 	return opt
 }
 
@@ -50,6 +53,7 @@ func clientFlags(cmd *cobra.Command, s streams) *clientOptions {
 type client struct {
 	base  string
 	token string
+	dpop  *prover // nil: the token is sent as a bearer's
 	http  *http.Client
 }
 
@@ -74,9 +78,16 @@ func (opt *clientOptions) connect(ctx context.Context, s streams) (*client, erro
 	if err != nil {
 		return nil, err
 	}
+	var dpop *prover
+	if opt.dpopKey != "" {
+		if dpop, err = readProver(opt.dpopKey); err != nil {
+			return nil, fmt.Errorf("--dpop-key: %w", err)
+		}
+	}
 	return &client{
 		base:  strings.TrimSuffix(opt.url, "/"),
 		token: token,
+		dpop:  dpop,
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the service answered with a redirect, and a token must not follow one")
 		}},
@@ -176,6 +187,34 @@ func (p *problem) Error() string {
 // send makes a request with a JSON body (nil: none) and returns an answer of
 // status 2xx; any other becomes an error.
 func (c *client) send(ctx context.Context, method, path string, body any, accept string) (*http.Response, error) {
+	resp, err := c.sendOnce(ctx, method, path, body, accept)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && c.learnNonce(resp) {
+		closeBody(resp)
+		resp, err = c.sendOnce(ctx, method, path, body, accept)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer closeBody(resp)
+	return nil, readProblem(resp)
+}
+
+// learnNonce takes the nonce that proofs must hold, and says whether it is a new one. A
+// request that was refused for want of it was not served (RFC 9449 §9), so that it may
+// be sent again.
+func (c *client) learnNonce(resp *http.Response) bool {
+	nonce := resp.Header.Get("DPoP-Nonce")
+	if c.dpop == nil || nonce == "" || nonce == c.dpop.nonce {
+		return false
+	}
+	c.dpop.nonce = nonce
+	return true
+}
+
+func (c *client) sendOnce(ctx context.Context, method, path string, body any, accept string) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -188,8 +227,8 @@ func (c *client) send(ctx context.Context, method, path string, body any, accept
 	if err != nil {
 		return nil, err
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if err := c.identify(req); err != nil {
+		return nil, err
 	}
 	req.Header.Set("Accept", accept)
 	if body != nil {
@@ -199,11 +238,27 @@ func (c *client) send(ctx context.Context, method, path string, body any, accept
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	if resp.StatusCode/100 == 2 {
-		return resp, nil
+	return resp, nil
+}
+
+// identify adds the token, with a proof if there is a key for one.
+func (c *client) identify(req *http.Request) error {
+	switch {
+	case c.token == "":
+		return nil
+	case c.dpop == nil:
+		req.Header.Set("Authorization", "Bearer "+c.token)
+		return nil
 	}
-	defer closeBody(resp)
-	return nil, readProblem(resp)
+	address := *req.URL
+	address.RawQuery = ""
+	proof, err := c.dpop.proof(req.Method, address.String(), c.token)
+	if err != nil {
+		return fmt.Errorf("--dpop-key: %w", err)
+	}
+	req.Header.Set("Authorization", "DPoP "+c.token)
+	req.Header.Set("DPoP", proof)
+	return nil
 }
 
 // unreachable says what to look at when there was no answer.

@@ -38,6 +38,8 @@ type File struct {
 	// An identity provider whose tokens are accepted. Repeat the table for
 	// more; at least one is needed.
 	Issuers []IssuerSection `key:"issuers"`
+	// Proofs of the key that a token is bound to (DPoP, RFC 9449).
+	DPoP DPoPSection `key:"dpop"`
 	// The built-in certificate authority (the SSH Service).
 	CA CASection `key:"ca"`
 	// The command executor.

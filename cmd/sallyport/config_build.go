@@ -21,7 +21,7 @@ import (
 func (f File) databasePath() string { return filepath.Join(f.DataDir, "sallyport.db") }
 
 func identityConfig(f File, log *slog.Logger) identity.Config {
-	cfg := identity.Config{Logger: log, KeepClaims: len(f.Policy.Rules) > 0 || len(f.Approval.AdminGroups) > 0}
+	cfg := identity.Config{ProofMaxAge: f.DPoP.MaxAge, ProofNonces: f.DPoP.Nonces, Logger: log, KeepClaims: len(f.Policy.Rules) > 0 || len(f.Approval.AdminGroups) > 0}
 	for _, s := range f.Issuers {
 		cfg.Issuers = append(cfg.Issuers, identity.IssuerConfig{
 			Alias: s.Alias, URL: s.URL, Audiences: s.Audiences, Algorithms: s.Algorithms,
@@ -30,7 +30,7 @@ func identityConfig(f File, log *slog.Logger) identity.Config {
 			LoginClaim: s.LoginClaim, Login: identity.LoginRule{Pattern: s.LoginPattern, Deny: s.DenyLogins},
 			MinLifetime: s.MinLifetime, MaxLifetime: s.MaxLifetime, Leeway: s.Leeway,
 			RefreshInterval: s.RefreshInterval, MinRefreshInterval: s.MinRefreshInterval, MaxStale: s.MaxStale,
-			AllowHTTP: s.AllowHTTP,
+			AllowHTTP: s.AllowHTTP, Binding: identity.Binding(s.TokenBinding),
 		})
 	}
 	return cfg
@@ -170,6 +170,7 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody, HSTS: p.file.Server.HSTSMaxAge,
 		Nodes: nodeNetworks(p.file, nil), MaxStreams: int(p.file.Server.MaxStreams),
 		MaxAnonymous: int(p.file.Server.MaxAnonymous), MaxAnonymousPerAddress: int(p.file.Server.MaxAnonymousPerAddress),
+		PublicURLs: p.file.Server.PublicURLs, ProofNonce: p.tokens.Nonce, OwnName: ownNames(p.file.Server),
 		MaxInFlight: int(p.file.Server.MaxInFlight), MaxInFlightPerCaller: int(p.file.Server.MaxInFlightPerCaller),
 		Rates:      rates(p.file),
 		BodyMemory: max(httpapi.DefaultBodyMemory, 4*httpapi.BodyMemory(p.file.FirecREST.MaxBody)), // one caller's quarter has room for one

@@ -16,6 +16,7 @@ import (
 func (d *decoder) crossCheck(f *File) {
 	d.checkServer(f.Server)
 	d.checkIssuers(f.Issuers)
+	d.checkBinding(f)
 	d.checkRates(f)
 	d.checkPolicy(f)
 	d.checkCAKey(f.CA)

@@ -8,7 +8,7 @@ import (
 )
 
 // clientVariables are read by commands, beside those that overrule the configuration.
-const clientVariables = "CONFIG URL TOKEN TOKEN_COMMAND TLS_CA NODE_DIR NODE_SIGNERS NODE_SSHD NODE_SSHD_CONFIG NODE_AT_LEAST"
+const clientVariables = "CONFIG URL TOKEN TOKEN_COMMAND TLS_CA DPOP_KEY NODE_DIR NODE_SIGNERS NODE_SSHD NODE_SSHD_CONFIG NODE_AT_LEAST"
 
 const variablePrefix = "SALLYPORT_"
 

@@ -32,6 +32,11 @@ type IssuerSection struct {
 	// Required "typ" header of the token, "at+jwt" for RFC 9068; empty accepts
 	// "JWT", "at+jwt" and none.
 	Type string `key:"type" example:"at+jwt"`
+	// What tokens must be bound to, so that a stolen one is of no use: "dpop" (a key
+	// that each request proves, RFC 9449), "mtls" (the client's certificate, RFC 8705),
+	// "either" of the two. With "any" bearer tokens are good as well; what a token is
+	// bound to is always proved.
+	TokenBinding string `key:"token_binding" default:"any" check:"any|dpop|mtls|either"`
 	// Scopes that a token must have, all of them.
 	RequiredScopes []string `key:"required_scopes" example:"ssh"`
 	// Claims that a token must have with just these values.

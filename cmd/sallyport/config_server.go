@@ -13,6 +13,14 @@ type ServerSection struct {
 	// How long clients that came by TLS shall come by TLS alone
 	// (Strict-Transport-Security), for this host name on every port; 0s does not say.
 	HSTSMaxAge time.Duration `key:"hsts_max_age" default:"8760h" check:"0s..17520h"`
+	// Addresses under which clients know the service, for those who prove a key with
+	// their token (DPoP): a proof names the address that it is for. Needed behind a
+	// proxy. Without any they are those of the TLS certificate, or of loopback.
+	PublicURLs []string `key:"public_urls" check:"url" example:"https://sallyport.example.org"`
+	// Ask clients for a TLS certificate, for tokens that are bound to one (RFC 8705).
+	// It need not be signed by anybody: a token names it by its digest. Needs
+	// tls_certificate, and clients that reach this process without a proxy in between.
+	ClientCertificates bool `key:"client_certificates" default:"false"`
 	// Allow plain HTTP on an address other than loopback, because a proxy in
 	// front ends TLS. Tokens cross that link in the clear.
 	PlainHTTP bool `key:"plain_http" default:"false"`

@@ -206,7 +206,7 @@ func listenPublic(ctx context.Context, bound bounding, s ServerSection, log *slo
 	if s.TLSCertificate == "" {
 		return l, nil
 	}
-	tlsListener, err := withTLS(l, s.TLSCertificate, s.TLSKey, log)
+	tlsListener, err := withTLS(l, s, log)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -28,16 +28,34 @@ type certificateFiles struct {
 // tlsCheckInterval is how often the files are looked at, at most.
 const tlsCheckInterval = time.Second
 
-func withTLS(l net.Listener, certPath, keyPath string, log *slog.Logger) (net.Listener, error) {
-	files := &certificateFiles{certPath: certPath, keyPath: keyPath, log: log}
+func withTLS(l net.Listener, s ServerSection, log *slog.Logger) (net.Listener, error) {
+	files := &certificateFiles{certPath: s.TLSCertificate, keyPath: s.TLSKey, log: log}
 	if err := files.load(); err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, &tls.Config{
+	cfg := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: files.get,
 		NextProtos:     []string{"h2", "http/1.1"},
-	}), nil
+	}
+	if s.ClientCertificates {
+		// Who signed it does not matter: a token names the one that is good for it (RFC 8705
+		// §3), and the handshake proves that the client has its key.
+		cfg.ClientAuth = tls.RequestClientCert
+	}
+	return tls.NewListener(l, cfg), nil
+}
+
+// ownNames says which host names are in the service's certificate, or is nil without TLS.
+func ownNames(s ServerSection) func(host string) bool {
+	if s.TLSCertificate == "" {
+		return nil
+	}
+	files := &certificateFiles{certPath: s.TLSCertificate, keyPath: s.TLSKey, log: slog.New(slog.DiscardHandler)}
+	return func(host string) bool {
+		pair, err := files.get(nil)
+		return err == nil && pair != nil && pair.Leaf != nil && pair.Leaf.VerifyHostname(host) == nil
+	}
 }
 
 // load reads the pair; the caller holds checking, or nobody else has c yet.

@@ -140,6 +140,10 @@ func ready(caller identity.Identity) error {
 	if !caller.Valid() || caller.Bearer() == "" {
 		return fmt.Errorf("%w: caller is nobody", executor.ErrNoCredential)
 	}
+	if caller.Binding() != "" {
+		// The service there would need a proof that only the caller can make.
+		return fmt.Errorf("%w: the caller's token is bound to a key and of no use to another service", executor.ErrNoCredential)
+	}
 	if time.Until(caller.Expires()) < minTokenLife {
 		return fmt.Errorf("%w: the caller's token has expired", executor.ErrNoCredential)
 	}

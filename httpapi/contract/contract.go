@@ -89,7 +89,7 @@ func (d document) exchange(r *http.Request, asked *body, sent *recorder) error {
 	}
 	in := &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: params, Route: route,
-		Options: &openapi3filter.Options{AuthenticationFunc: hasBearer},
+		Options: &openapi3filter.Options{AuthenticationFunc: hasToken},
 	}
 	if sent.status/100 == 2 {
 		if err := request(r, in, asked); err != nil {
@@ -126,8 +126,8 @@ func request(r *http.Request, in *openapi3filter.RequestValidationInput, asked *
 	return openapi3filter.ValidateRequest(context.WithoutCancel(r.Context()), in)
 }
 
-func hasBearer(_ context.Context, in *openapi3filter.AuthenticationInput) error {
-	if !strings.HasPrefix(strings.ToLower(in.RequestValidationInput.Request.Header.Get("Authorization")), "bearer ") {
+func hasToken(_ context.Context, in *openapi3filter.AuthenticationInput) error {
+	if !strings.HasPrefix(strings.ToLower(in.RequestValidationInput.Request.Header.Get("Authorization")), in.SecurityScheme.Scheme+" ") {
 		return errors.New("without a token")
 	}
 	return nil
