@@ -56,6 +56,8 @@ const (
 	CodeForceCommand = "force_command_not_allowed"
 	// CodeRevoked: the caller or the key was revoked, and nobody has lifted that.
 	CodeRevoked = "caller_revoked"
+	// CodeManifest is of a manifest that somebody signed and that cannot be published.
+	CodeManifest = "manifest_not_acceptable"
 )
 
 // A RequestError says what a request must change to be granted. Its text is safe

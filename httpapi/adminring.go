@@ -20,6 +20,7 @@ func (a *API) ringRoutes() []route {
 		{http.MethodGet, "/v1/admin/ca", a.ringStatus},
 		{http.MethodPost, "/v1/admin/ca/probe", a.ringProbe},
 	}
+	routes = append(routes, a.manifestRoutes()...)
 	if a.cfg.Refusals != nil {
 		routes = append(routes, route{http.MethodPost, "/v1/admin/ca/refusals", a.ringRefusals})
 	}

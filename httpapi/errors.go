@@ -106,6 +106,7 @@ var kinds = []struct {
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeTTL, "Lifetime is not allowed", "The lifetime is negative or too short.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeSourceAddress, "Source address is not allowed", "An address range is malformed or outside those of the profile.", 0}},
 	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeForceCommand, "Forced command is not allowed", "The forced command is too long or not printable ASCII.", 0}},
+	{ca.ErrPolicy, kind{http.StatusUnprocessableEntity, ca.CodeManifest, "Manifest is not acceptable", "The manifest is not of what is published now, or its signature does not count.", 0}},
 	{revocation.ErrInvalid, kind{http.StatusUnprocessableEntity, "revocation_not_allowed", "Revocation is not acceptable", "The revocation is malformed, or would lock everybody out.", 0}},
 	{revocation.ErrNotRevoked, kind{http.StatusNotFound, "not_revoked", "Not revoked", "There is no such revocation to lift.", 0}},
 	{ca.ErrPolicy, kind{http.StatusForbidden, codePolicy, "Refused by policy", "The certificate profile does not allow this request.", 0}},

@@ -71,16 +71,33 @@ func (d *shared) held(r *http.Request) bool {
 }
 
 // sheets are what the routes for everyone show.
-type sheets struct{ bundle, list, manifest, signature sheet }
+type sheets struct{ bundle, list, manifest, signature, signedBundle, signedList sheet }
+
+// signedFile is the file that a node asks for by its sum, if it belongs to the manifest that
+// nodes are given and is no longer what the CA publishes: a newer manifest then waits for a
+// signature. Else it is nil.
+func (a *API) signedFile(r *http.Request) []byte {
+	d, ok := a.cfg.Distribution.(interface{ File(sha256 string) []byte })
+	if !ok || r.URL.RawQuery == "" {
+		return nil
+	}
+	return d.File(r.URL.Query().Get("sha256"))
+}
 
 // trustedKeys is GET /v1/ca/trusted-user-ca-keys.
 func (a *API) trustedKeys(w http.ResponseWriter, r *http.Request) error {
+	if signed := a.signedFile(r); signed != nil {
+		return a.sheets.signedBundle.of(signed).serve(w, r, "text/plain; charset=utf-8")
+	}
 	return a.sheets.bundle.of(a.cfg.Certificates.TrustBundle()).serve(w, r, "text/plain; charset=utf-8")
 }
 
 // revokedKeys is GET /v1/ca/revoked-keys. A client that has the list, and prefers to
 // wait for the next one, is told when it is there.
 func (a *API) revokedKeys(w http.ResponseWriter, r *http.Request) error {
+	if signed := a.signedFile(r); signed != nil {
+		return a.sheets.signedList.of(signed).serve(w, r, "application/octet-stream")
+	}
 	list := a.sheets.list.of(a.cfg.Certificates.RevocationList())
 	if wait := preferredWait(r); wait > 0 && list.held(r) {
 		list = a.awaitRevocations(w, r, list, wait)

@@ -83,3 +83,24 @@ func truth(b bool) int {
 	}
 	return 0
 }
+
+var (
+	caManifestExpires = gauge("ca_manifest_expires_timestamp_seconds", "When the manifest ends that login nodes are given.")
+	caManifestDue     = gauge("ca_manifest_signature_due", "1: login nodes do not get what has changed, because the distribution key has not signed it.")
+)
+
+// Distribution adds what login nodes are given; expires is zero while they are given nothing.
+func (m *Metrics) Distribution(look func() (expires time.Time, due bool)) {
+	m.registry.MustRegister(snapshot(func() []sample {
+		expires, due := look()
+		n := 0
+		if due {
+			n = 1
+		}
+		samples := []sample{of(caManifestDue, n)}
+		if !expires.IsZero() {
+			samples = append(samples, of(caManifestExpires, unix(expires)))
+		}
+		return samples
+	}))
+}

@@ -30,7 +30,7 @@ func newCA(s streams) *cobra.Command {
 		Use: "ca", Short: "Look at the certificate authority and change its keys", GroupID: "admin", Long: caLong, Args: refuseUnknown,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCAList(s), newCAExport(s), newCACertificates(s))
+	cmd.AddCommand(newCAList(s), newCAExport(s), newCACertificates(s), newCAManifest(s))
 	cmd.AddCommand(newCASteps(s)...)
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,10 @@ func checkCAKey(s streams, f File) error {
 		}
 		return err
 	}
-	_, err := loadCAKey(s, f)
+	keys, err := loadCAKey(s, f)
+	if err == nil && f.CA.Distribution.Key != filepath.Join(f.DataDir, distributionKey) {
+		err = checkDistributionKey(f, keys)
+	}
 	if errors.Is(err, errNoTerminal) {
 		fmt.Fprintln(s.err, "sallyport: note: the CA key is encrypted and no passphrase is configured: serve asks the terminal for it")
 		return nil

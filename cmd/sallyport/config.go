@@ -139,6 +139,8 @@ type CASection struct {
 	PassphraseFile string `key:"passphrase_file" example:"/run/secrets/ca-passphrase"`
 	// How long the ledger keeps a certificate after it has expired.
 	LedgerRetention time.Duration `key:"ledger_retention" default:"720h" check:"1h..87600h"`
+	// What login nodes fetch, and who signs it.
+	Distribution DistributionSection `key:"distribution"`
 	// How one CA key follows another.
 	Rotation RotationSection `key:"rotation"`
 	// What certificates look like.

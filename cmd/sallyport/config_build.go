@@ -184,9 +184,8 @@ func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 		cfg.Certificates, cfg.Ledger, cfg.Ring = p.authority, p.authority, p.authority
 		cfg.Revocations, cfg.Refusals = p.authority, p.authority
 		cfg.Compat = httpapi.Compat(p.file.CA.Compat)
-		manifests := &publisher{source: p.authority, signer: p.distribution.Signer(), store: p.db, audit: p.recorder(), log: p.log}
-		cfg.Distribution = manifests
-		cfg.Status["distribution"] = func() any { return manifests.Status(context.Background()) }
+		cfg.Distribution = p.manifests
+		cfg.Status["distribution"] = func() any { return p.manifests.Status(context.Background()) }
 		cfg.Status["ca"] = func() any { return statusOf(p.authority) }
 	}
 	if p.policy != nil {

@@ -20,6 +20,7 @@ func (d *decoder) crossCheck(f *File) {
 	d.checkRates(f)
 	d.checkPolicy(f)
 	d.checkCAKey(f.CA)
+	d.checkDistribution(f.CA.Distribution)
 	d.checkProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkOwnProfile(f.CA.Profiles.Executor, "ca.profiles.executor")
 	d.checkProfile(f.CA.Profiles.User, "ca.profiles.user")

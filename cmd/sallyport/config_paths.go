@@ -26,6 +26,10 @@ func (f *File) paths() []pathSetting {
 		{value: &f.Audit.SignKey, inData: true},
 		{value: &f.CA.Key, inData: true, written: true},
 	}
+	if f.CA.Distribution.Key != keyOffline {
+		all = append(all, pathSetting{value: &f.CA.Distribution.Key, inData: true, written: true})
+	}
+	all = append(all, pathSetting{value: &f.CA.Distribution.PublicKey, inData: true})
 	read := func(values ...*string) {
 		for _, v := range values {
 			all = append(all, pathSetting{value: v})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"sallyport/ca"
@@ -58,7 +59,8 @@ type parts struct {
 	gate      *approval.Gate
 	approvers *policy.Policy // nil: nobody approves by a token
 	// distribution signs the manifests that nodes follow.
-	distribution *ca.Key
+	distribution ssh.Signer
+	manifests    *publisher
 }
 
 // newDaemon opens everything that f names. What it opened is closed again if a
@@ -103,9 +105,10 @@ func newDaemon(f File, keys caKeys, log *slog.Logger) (d *daemon, err error) {
 			return d, err
 		}
 		d.watchNodes(p)
-		if p.distribution, err = loadDistributionKey(f, keys); err != nil {
+		if p.distribution, err = openDistributionKey(f, keys); err != nil {
 			return d, err
 		}
+		p.manifests = &publisher{source: p.authority, signer: p.distribution, store: p.db, audit: p.recorder(), log: p.log, life: f.CA.Distribution.ManifestLife}
 	}
 	if f.Executor.Enabled {
 		if err := d.openExecutor(p); err != nil {
@@ -158,6 +161,10 @@ func (d *daemon) measure(p *parts) {
 	}
 	if p.authority != nil {
 		p.metrics.CA(p.authority)
+		p.metrics.Distribution(func() (time.Time, bool) {
+			s := p.manifests.Status(context.Background())
+			return s.ExpiresAt, s.Due != "" || s.Failure != ""
+		})
 	}
 }
 
@@ -304,6 +311,7 @@ func readyChecks(p *parts) []httpapi.Check {
 	}
 	if p.authority != nil {
 		checks = append(checks, httpapi.Check{Name: "CA key", Ready: p.authority.Ready})
+		checks = append(checks, httpapi.Check{Name: "manifest for login nodes", Ready: p.manifests.Ready})
 	}
 	return checks
 }

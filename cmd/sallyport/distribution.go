@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,14 +63,21 @@ type publisher struct {
 	store  store.Store
 	audit  audit.Recorder
 	log    *slog.Logger
+	life   time.Duration // 0 means manifestLife
 	latest atomic.Pointer[signedManifest]
+	waits  atomic.Pointer[waiting] // nil: nothing does
 }
+
+func (p *publisher) lifetime() time.Duration { return cmp.Or(p.life, manifestLife) }
 
 // A signedManifest is the record in the store.
 type signedManifest struct {
 	Text      []byte `json:"text"`
 	Signature []byte `json:"signature"`
-	parsed    nodesync.Manifest
+	// Trust and List are its files, if the key cannot sign the next one by itself.
+	Trust  []byte `json:"trust,omitempty"`
+	List   []byte `json:"list,omitempty"`
+	parsed nodesync.Manifest
 	// bundle and list are the bytes that it was last held against.
 	bundle, list []byte
 }
@@ -78,23 +86,32 @@ type signedManifest struct {
 // something has changed or half the life of the last one is over.
 func (p *publisher) Manifest(ctx context.Context) (text, signature []byte, err error) {
 	bundle, list := p.source.TrustBundle(), p.source.RevocationList()
+	if w := p.waits.Load(); w.still(bundle, list) {
+		return w.last.Text, w.last.Signature, nil
+	}
 	have := p.latest.Load()
-	if have != nil && have.fresh() && same(have.bundle, bundle) && same(have.list, list) {
+	if have != nil && have.fresh(p.lifetime()) && same(have.bundle, bundle) && same(have.list, list) {
 		return have.Text, have.Signature, nil
 	}
 	want, err := p.draft(bundle, list)
 	if err != nil {
 		return nil, nil, err
 	}
-	if have != nil && have.serves(want) {
+	if have != nil && have.serves(want, p.lifetime()) {
+		p.waits.Store(nil)
 		p.latest.Store(have.against(bundle, list))
 		return have.Text, have.Signature, nil
 	}
 	const attempts = 5 // other processes may publish at the same time
 	for range attempts {
 		var next *signedManifest
-		if next, err = p.publish(ctx, want); err == nil {
+		if next, err = p.publish(ctx, bundle, list); err == nil {
 			p.latest.Store(next.against(bundle, list))
+			p.waits.Store(nil)
+			return next.Text, next.Signature, nil
+		}
+		if errors.Is(err, errUnsigned) && next != nil {
+			p.wait(ctx, next, bundle, list, err)
 			return next.Text, next.Signature, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
@@ -118,17 +135,17 @@ func (s *signedManifest) against(bundle, list []byte) *signedManifest {
 }
 
 // fresh says whether less than half the life of the manifest is over.
-func (s *signedManifest) fresh() bool {
+func (s *signedManifest) fresh(life time.Duration) bool {
 	left := time.Until(s.parsed.ExpiresAt)
-	return left > manifestLife/2 && left <= manifestLife+time.Minute
+	return left > life/2 && left <= life+time.Minute
 }
 
 // serves says whether a manifest is still good for what is published.
-func (s *signedManifest) serves(want nodesync.Manifest) bool {
+func (s *signedManifest) serves(want nodesync.Manifest, life time.Duration) bool {
 	have := s.parsed
 	want.Version, want.IssuedAt, want.ExpiresAt = have.Version, have.IssuedAt, have.ExpiresAt
 	text, err := want.Marshal()
-	return err == nil && string(text) == string(s.Text) && s.fresh()
+	return err == nil && string(text) == string(s.Text) && s.fresh(life)
 }
 
 // draft is the manifest for what is published now, but for its version and times.
@@ -156,58 +173,84 @@ func (p *publisher) draft(bundle, list []byte) (nodesync.Manifest, error) {
 	return m, nil
 }
 
-// publish takes the manifest of the store if it serves, else it writes the next; store.ErrConflict if another was faster.
-func (p *publisher) publish(ctx context.Context, want nodesync.Manifest) (*signedManifest, error) {
-	e, err := p.store.Get(ctx, manifestRecord)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
-	now := time.Now().UTC().Truncate(time.Second)
-	// Not below the time: after a restore from a backup, nodes must not take the next manifest for an old one.
-	want.Version, want.IssuedAt, want.ExpiresAt = now.Unix(), now, now.Add(manifestLife)
-	if err == nil {
-		have, err := readManifest(e.Value)
-		if err != nil {
-			return nil, err
-		}
-		if p.signed(have) && have.serves(want) {
-			return have, nil
-		}
-		want.Version = max(want.Version, have.parsed.Version+1)
-	}
-	next := &signedManifest{parsed: want}
-	if next.Text, err = want.Marshal(); err != nil {
-		return nil, err
-	}
-	if next.Signature, err = nodesync.Sign(p.signer, nodesync.Namespace, next.Text); err != nil {
-		return nil, err
-	}
-	value, err := json.Marshal(next)
+// publish takes the manifest of the store if it serves, else it writes the next; store.ErrConflict if another was faster. With
+// errUnsigned comes the one that nodes may be given meanwhile, if there is one.
+func (p *publisher) publish(ctx context.Context, bundle, list []byte) (*signedManifest, error) {
+	e, have, next, err := p.prepare(ctx, bundle, list)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.record(ctx, want, audit.Unknown, nil); err != nil {
+	if have != nil && p.signed(have) && have.serves(next.parsed, p.lifetime()) {
+		return have, nil
+	}
+	if next.Signature, err = nodesync.Sign(p.signer, nodesync.Namespace, next.Text); err != nil {
+		return p.usable(have), fmt.Errorf("%w: %w", errUnsigned, err)
+	}
+	if err := p.put(ctx, e, next, ca.Actor{UID: os.Getuid()}); err != nil {
 		return nil, err
+	}
+	return next, nil
+}
+
+// prepare drafts the next manifest, above the one of the store, which may be nil.
+func (p *publisher) prepare(ctx context.Context, bundle, list []byte) (e store.Entry, have, next *signedManifest, err error) {
+	want, err := p.draft(bundle, list)
+	if err != nil {
+		return e, nil, nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	// Not below the time: after a restore from a backup, nodes must not take the next manifest for an old one.
+	want.Version, want.IssuedAt, want.ExpiresAt = now.Unix(), now, now.Add(p.lifetime())
+	e, err = p.store.Get(ctx, manifestRecord)
+	switch {
+	case err == nil:
+		if have, err = readManifest(e.Value); err != nil {
+			return e, nil, nil, err
+		}
+		want.Version = max(want.Version, have.parsed.Version+1)
+	case !errors.Is(err, store.ErrNotFound):
+		return e, nil, nil, err
+	}
+	next = &signedManifest{parsed: want}
+	if p.keeps() {
+		next.Trust, next.List = bundle, list
+	}
+	next.Text, err = want.Marshal()
+	return e, have, next, err
+}
+
+// put makes a manifest durable, in place of the entry.
+func (p *publisher) put(ctx context.Context, e store.Entry, next *signedManifest, actor ca.Actor) error {
+	value, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	m := next.parsed
+	if err := p.record(ctx, actor, m, audit.Unknown, nil); err != nil {
+		return err
 	}
 	ctx = context.WithoutCancel(ctx) // what was begun is on record to its end
 	if _, err := p.store.Put(ctx, store.Entry{Key: manifestRecord, Value: value, Revision: e.Revision}); err != nil {
-		return nil, errors.Join(err, p.record(ctx, want, audit.Failure, err))
+		return errors.Join(err, p.record(ctx, actor, m, audit.Failure, err))
 	}
-	if err := p.record(ctx, want, audit.Success, nil); err != nil {
-		return nil, err
+	if err := p.record(ctx, actor, m, audit.Success, nil); err != nil {
+		return err
 	}
-	p.log.InfoContext(ctx, "manifest published", slog.Int64("version", want.Version), slog.Int("keys", len(want.Keys)),
-		slog.Int64("revocation_list_bytes", want.Revocation.Size))
-	return next, nil
+	p.log.InfoContext(ctx, "manifest published", slog.Int64("version", m.Version), slog.Int("keys", len(m.Keys)),
+		slog.Int64("revocation_list_bytes", m.Revocation.Size))
+	return nil
 }
 
 // record has the audit log say what nodes will be told to trust and to refuse. The service does it by itself, after what an
 // administrator did or when time has passed; the uid is its own.
-func (p *publisher) record(ctx context.Context, m nodesync.Manifest, outcome audit.Outcome, failure error) error {
+func (p *publisher) record(ctx context.Context, actor ca.Actor, m nodesync.Manifest, outcome audit.Outcome, failure error) error {
 	e := audit.Event{Action: audit.AdminAct, Outcome: outcome, Detail: map[string]string{
-		"act": "ca.manifest", "uid": strconv.Itoa(os.Getuid()), "version": strconv.FormatInt(m.Version, 10), "expires_at": m.ExpiresAt.Format(time.RFC3339),
+		"act": "ca.manifest", "uid": strconv.Itoa(actor.UID), "version": strconv.FormatInt(m.Version, 10), "expires_at": m.ExpiresAt.Format(time.RFC3339),
 		"keys": strconv.Itoa(len(m.Keys)), "trust_sha256": m.Trust.SHA256, "revocation_sha256": m.Revocation.SHA256,
 	}}
+	if actor.Reason != "" {
+		e.Detail["reason"] = actor.Reason
+	}
 	if failure != nil {
 		e.Reason = failure.Error()
 	}

@@ -17,20 +17,33 @@ type distributionStatus struct {
 	Version   int64     `json:"version"` // 0: there is no manifest yet
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	Key       string    `json:"key"` // the fingerprint of the distribution key
+	Custody   string    `json:"custody"`
+	// Due is why a signature of the distribution key is due: nodes do not get what has changed.
+	Due string `json:"due,omitempty"`
 	// Failure is why nodes are given none.
 	Failure string `json:"failure,omitempty"`
 }
 
 // Status says what a node that asked now would be given.
 func (p *publisher) Status(ctx context.Context) distributionStatus {
-	status := distributionStatus{Key: ssh.FingerprintSHA256(p.signer.PublicKey())}
+	status := distributionStatus{Key: ssh.FingerprintSHA256(p.signer.PublicKey()), Custody: p.custody()}
 	if _, _, err := p.Manifest(ctx); err != nil {
 		status.Failure = err.Error()
 	}
-	if m := p.latest.Load(); m != nil {
+	m := p.latest.Load()
+	if w := p.waits.Load(); w != nil {
+		m, status.Due = w.last, w.why
+	}
+	if m != nil {
 		status.Version, status.ExpiresAt = m.parsed.Version, m.parsed.ExpiresAt
 	}
 	return status
+}
+
+// Ready says whether there is a manifest for nodes. That a signature is due is not enough to be not ready.
+func (p *publisher) Ready(ctx context.Context) error {
+	_, _, err := p.Manifest(ctx)
+	return err
 }
 
 // readDistribution asks the running service, or the data folder while none runs.
@@ -76,6 +89,9 @@ func printDistribution(s streams, d distributionStatus) error {
 	case d.Failure != "":
 		_, err = fmt.Fprintf(s.out, "manifest: NONE FOR THE NODES: %s\n", d.Failure)
 	default:
+		if d.Due != "" {
+			fmt.Fprintf(s.out, "A SIGNATURE IS DUE: login nodes do not get what has changed: %s\n", d.Due)
+		}
 		_, err = fmt.Fprintf(s.out, "manifest %d, good until %s; a new node takes nothing older with --at-least %[1]d\n", d.Version, stamp(d.ExpiresAt))
 	}
 	return err

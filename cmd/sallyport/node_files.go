@@ -151,7 +151,7 @@ func (opt *nodeFilesOptions) distributionKey(s streams) (ssh.PublicKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		path = filepath.Join(f.DataDir, distributionKey+".pub")
+		path = f.CA.Distribution.PublicKey
 	}
 	text, err := readBounded(path, 64<<10)
 	if err != nil {

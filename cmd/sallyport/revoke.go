@@ -168,6 +168,7 @@ func (opt revokeOptions) runRevoke(ctx context.Context, s streams, f File, r rev
 		return err
 	}
 	answer.TotalMS = float64(time.Since(began).Microseconds()) / 1000
+	noteDue(ctx, s, f)
 	if form == "json" {
 		return printJSON(s.out, answer)
 	}

@@ -37,7 +37,7 @@ func (d *decoder) checkFiles(f *File) error {
 			return
 		}
 		for _, path := range texts(v) {
-			if path == "" {
+			if path == "" || path == keyOffline {
 				continue
 			}
 			add(key, rule.checkSource(path))

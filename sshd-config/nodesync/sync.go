@@ -144,22 +144,24 @@ func checkOwn(path string, kind fs.FileMode) error {
 
 func fetch(ctx context.Context, cfg Config) (release, error) {
 	r := release{files: map[string][]byte{}}
-	for _, f := range []struct {
-		name, path string
-		limit      int64
-	}{
-		{ManifestFile, ManifestPath, MaxManifest},
-		{SignatureFile, SignaturePath, MaxSignature},
-		{RevocationFile, RevocationPath, MaxFile},
-		{TrustFile, TrustPath, MaxFile},
-	} {
-		content, err := cfg.Fetch(ctx, f.path, f.limit)
-		if err != nil {
-			return r, err
-		}
-		r.files[f.name] = content
+	get := func(name, path string, limit int64) (err error) {
+		r.files[name], err = cfg.Fetch(ctx, path, limit)
+		return err
+	}
+	if err := get(ManifestFile, ManifestPath, MaxManifest); err != nil {
+		return r, err
+	}
+	if err := get(SignatureFile, SignaturePath, MaxSignature); err != nil {
+		return r, err
 	}
 	if err := r.verify(cfg.signers()); err != nil {
+		return r, err
+	}
+	// The sum tells a service whose newest files wait for a signature which ones are meant; a mirror needs not look at it.
+	if err := get(RevocationFile, RevocationPath+"?sha256="+r.manifest.Revocation.SHA256, MaxFile); err != nil {
+		return r, err
+	}
+	if err := get(TrustFile, TrustPath+"?sha256="+r.manifest.Trust.SHA256, MaxFile); err != nil {
 		return r, err
 	}
 	for name, want := range map[string]FileSum{RevocationFile: r.manifest.Revocation, TrustFile: r.manifest.Trust} {
