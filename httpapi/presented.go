@@ -104,7 +104,7 @@ func (a *API) tellNonce(h http.Header) {
 // challenge adds WWW-Authenticate (RFC 6750 §3, RFC 9449 §7.1): without an error code when
 // no token was sent, as the RFCs want it.
 func challenge(h http.Header, p problem, err error) {
-	const bearer = `Bearer realm="sallyport"`
+	const bearer = `Bearer realm="sallyport"` //nolint:gosec // the name of a scheme
 	dpop := `DPoP algs="` + strings.Join(identity.ProofAlgorithms(), " ") + `"`
 	say := func(scheme, code string) {
 		h.Set("WWW-Authenticate", scheme+`, error="`+code+`", error_description="`+p.Title+`"`)

@@ -28,7 +28,7 @@ func newNonces() *nonces {
 }
 
 func (n *nonces) at(period int64) []byte {
-	nonce := binary.BigEndian.AppendUint64(nil, uint64(period))
+	nonce := binary.BigEndian.AppendUint64(nil, uint64(period)) //nolint:gosec // of a time after 1970
 	mac := hmac.New(sha256.New, n.key[:])
 	_, _ = mac.Write(nonce) // never fails
 	return append(nonce, mac.Sum(nil)[:16]...)
@@ -46,7 +46,7 @@ func (n *nonces) good(nonce string, now time.Time) bool {
 	if err != nil || len(given) != 8+16 {
 		return false
 	}
-	period := int64(binary.BigEndian.Uint64(given))
+	period := int64(binary.BigEndian.Uint64(given)) //nolint:gosec // one that does not fit is of no period
 	if p := periodOf(now); period > p || period < p-noncePeriods {
 		return false
 	}

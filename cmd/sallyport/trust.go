@@ -37,8 +37,10 @@ func trustRules() []trustRule {
 			key: "server.node_networks", decides: "for whom the nodes' places and connections are kept", check: checkProxies,
 			refused: "as for `server.trusted_proxies`", warned: "as for `server.trusted_proxies`",
 		},
-		{key: "server.public_urls", decides: "the addresses for which a proof of a token's key may be made (DPoP)", check: checkPublicURLs,
-			refused: "a query, a user or a fragment"},
+		{
+			key: "server.public_urls", decides: "the addresses for which a proof of a token's key may be made (DPoP)", check: checkPublicURLs,
+			refused: "a query, a user or a fragment",
+		},
 		folderRow("server.admin_socket", "who can give orders to this service"),
 		choiceRow("server.sandbox", "what code that is brought into the process finds", "off", "the process keeps all that its user may do"),
 		urlRow("policy.openfga.url", "who may do what", "policy.openfga.allow_http"),

@@ -71,10 +71,10 @@ func (s *site) adopts(ctx context.Context, syncer func(*site, string) ([]string,
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // our own
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "SALLYPORT_URL="+mirror.URL, "SALLYPORT_NODE_DIR="+dir, "SALLYPORT_NODE_SSHD=none", variable)
 	_, runErr := cmd.CombinedOutput()
-	trust, err := os.ReadFile(filepath.Join(dir, nodesync.TrustFile)) //nolint:gosec // ours
+	trust, err := os.ReadFile(filepath.Join(dir, nodesync.TrustFile))
 	switch {
 	case runErr == nil && bytes.Equal(trust, files[nodesync.TrustPath]):
 		return "installed", nil

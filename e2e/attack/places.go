@@ -86,7 +86,7 @@ func (s *site) besieged(ctx context.Context, siege func(ctx context.Context, v *
 		return "", err
 	}
 	signers := fmt.Sprintf("sallyport-distribution namespaces=\"sallyport-manifest\" %s", key)
-	if err := os.WriteFile(filepath.Join(dir, "distribution_signers"), []byte(signers), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "distribution_signers"), []byte(signers), 0o600); err != nil { //nolint:gosec // a folder of ours
 		return "", err
 	}
 	attacked, end := context.WithCancel(ctx)
@@ -99,7 +99,10 @@ func (s *site) besieged(ctx context.Context, siege func(ctx context.Context, v *
 		for _, c := range []call{
 			{path: "/v1/whoami", token: token},
 			{path: "/v1/systems/node/exec", token: token, body: map[string]any{"command": "true"}},
-			{path: "/v1/ca/manifest"}, {path: "/v1/ca/manifest.sig"}, {path: "/v1/ca/revoked-keys"}, {path: "/v1/ca/trusted-user-ca-keys"},
+			{path: "/v1/ca/manifest"},
+			{path: "/v1/ca/manifest.sig"},
+			{path: "/v1/ca/revoked-keys"},
+			{path: "/v1/ca/trusted-user-ca-keys"},
 		} {
 			a, err := v.call(ctx, c)
 			if err != nil || a.status != http.StatusOK {

@@ -70,9 +70,13 @@ func startupFile(ctx context.Context, s *site) (string, error) {
 	const ops = "/filesystem/node/ops/"
 	var answers []string
 	for _, c := range []call{
-		{path: "/status/node/userinfo"}, {path: "/status/node/nodes"}, {path: "/compute/node/jobs"},
-		{path: ops + "checksum?path=" + home + "/.bashrc"}, {path: ops + "file?path=" + home + "/.bashrc"},
-		{path: ops + "stat?exact=true&path=" + home}, {method: http.MethodDelete, path: ops + "rm?path=" + home + "/.ssh"},
+		{path: "/status/node/userinfo"},
+		{path: "/status/node/nodes"},
+		{path: "/compute/node/jobs"},
+		{path: ops + "checksum?path=" + home + "/.bashrc"},
+		{path: ops + "file?path=" + home + "/.bashrc"},
+		{path: ops + "stat?exact=true&path=" + home},
+		{method: http.MethodDelete, path: ops + "rm?path=" + home + "/.ssh"},
 		{path: ops + "compress", body: map[string]any{"path": home + "/.bashrc", "targetPath": home + "/a.tgz"}},
 		{path: "/filesystem/node/transfer/cp", body: map[string]any{"path": home + "/.bashrc", "targetPath": home + "/b"}},
 	} {
