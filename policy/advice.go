@@ -31,7 +31,7 @@ func (p *Policy) Advise(commands []string) (all []Advice) {
 				continue
 			}
 			for _, name := range commands {
-				if rule, ok := p.allows(like, Act{Operation: name, System: system}); ok {
+				if rule, ok := p.allows(like, Act{Operation: name, System: system, Pending: true}); ok {
 					if hollow[rule] == nil {
 						hollow[rule] = make(map[string]bool)
 					}
@@ -49,7 +49,7 @@ func (p *Policy) Advise(commands []string) (all []Advice) {
 // hasPower says whether a caller like those of a rule can run commands on a system.
 func (p *Policy) hasPower(like rule, system string) bool {
 	return slices.ContainsFunc(p.powers, func(power Power) bool {
-		act := Act{Operation: power.Operation, System: system}
+		act := Act{Operation: power.Operation, System: system, Pending: power.Detailed}
 		if power.Anywhere {
 			act.System = ""
 		}
@@ -72,6 +72,9 @@ func (p *Policy) allows(like rule, act Act) (string, bool) {
 		act:    act, of: like.Groups, grouped: true,
 	}
 	for _, r := range p.rules {
+		if len(r.Paths) > 0 && !act.Pending {
+			continue // such calls have no paths
+		}
 		sure := r.when.program == nil && len(r.Paths) == 0 || r.Name == like.Name
 		r.when, r.Paths = condition{}, nil
 		if !r.judge(in).Matched || r.Deny && !sure {

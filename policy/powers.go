@@ -14,11 +14,17 @@ type Power struct {
 	Operation, Method string
 	// Anywhere says that it is for no system, and so counts on all of them.
 	Anywhere bool
+	// Detailed says that its calls tell the policy of paths and job. Rules see neither of
+	// other calls, so that those have no paths, and not any paths.
+	Detailed bool
 }
 
 // MayRunCommands says whether the caller may run commands on the system of a call which
 // [Policy.Authorize] has allowed just now. If that is not known the error is
 // [ErrUnavailable]. A call that is for no system runs none, unless it is a power.
+//
+// Whom the rules allow a power for some paths or some jobs may run commands, whatever those
+// are: a job does what its script says, wherever it starts.
 func (p *Policy) MayRunCommands(ctx context.Context, id identity.Identity, act Act) (bool, error) {
 	return p.mayRunCommands(ctx, CallerOf(id), act)
 }
@@ -35,8 +41,7 @@ func (p *Policy) mayRunCommands(ctx context.Context, caller Caller, act Act) (bo
 		}
 	}
 	for _, power := range p.powers {
-		// Who may submit some jobs may run commands.
-		ask := Act{Operation: power.Operation, Method: power.Method, Address: act.Address, Pending: true}
+		ask := Act{Operation: power.Operation, Method: power.Method, Address: act.Address, Pending: power.Detailed}
 		var err error
 		switch {
 		case power.Anywhere:

@@ -10,11 +10,12 @@ import (
 )
 
 var powers = []policy.Power{
-	{Operation: "exec", Method: "POST"}, {Operation: "compute.submit", Method: "POST"}, {Operation: "certificates.issue", Method: "POST", Anywhere: true},
+	{Operation: "exec", Method: "POST"}, {Operation: "compute.submit", Method: "POST", Detailed: true}, {Operation: "certificates.issue", Method: "POST", Anywhere: true},
 }
 
 // One power is enough, on its system; certificates are good on all.
 func TestWhoHasNoPowerMayRunNoCommands(t *testing.T) {
+	ls := policy.Act{Operation: "filesystem.ls", System: "daint", Pending: true}
 	for name, c := range map[string]struct {
 		rules []policy.Rule
 		allow bool
@@ -33,7 +34,22 @@ func TestWhoHasNoPowerMayRunNoCommands(t *testing.T) {
 		"by the address":             {[]policy.Rule{{Name: "a", When: `address == "192.0.2.1"`}}, false, policy.Act{Operation: "filesystem.ls", System: "daint", Address: "192.0.2.2"}, false},
 		"a rule that fails":          {[]policy.Rule{{Name: "a", When: `claims.nothing == "x"`}}, true, policy.Act{Operation: "filesystem.ls", System: "daint"}, false},
 		"no system":                  {[]policy.Rule{{Name: "a", Operations: []string{"exec"}}}, false, policy.Act{Operation: "filesystem.ls"}, false},
-		"the power itself":           {[]policy.Rule{{Name: "a", Deny: true}}, false, policy.Act{Operation: "compute.submit", System: "daint"}, true},
+		"jobs below a folder":        {[]policy.Rule{{Name: "a", Operations: []string{"compute.submit"}, Paths: []string{"/scratch"}}}, false, ls, true},
+		"jobs of an account":         {[]policy.Rule{{Name: "a", Operations: []string{"compute.submit"}, When: `job.account == "training"`}}, false, ls, true},
+		"jobs of an account, after a denial": {[]policy.Rule{
+			{Name: "a", Deny: true, Operations: []string{"compute.submit"}, When: `job.account != "training"`}, {Name: "b", Operations: []string{"compute.submit"}},
+		}, false, ls, true},
+		"jobs except below a folder":     {[]policy.Rule{{Name: "a", Deny: true, Paths: []string{"/etc"}}, {Name: "b", Operations: []string{"compute.*"}}}, false, ls, true},
+		"jobs of a script, of others":    {[]policy.Rule{{Name: "a", Operations: []string{"compute.submit"}, When: `user == "bob" && job.script_path == "/opt/run"`}}, false, ls, false},
+		"jobs, denied whatever they are": {[]policy.Rule{{Name: "a", Deny: true, Operations: []string{"compute.submit"}}, {Name: "b", Paths: []string{"/scratch"}}}, false, ls, false},
+		"jobs of another system":         {[]policy.Rule{{Name: "a", Systems: []string{"eiger"}, Operations: []string{"compute.submit"}, Paths: []string{"/scratch"}}}, false, ls, false},
+		"commands below a folder":        {[]policy.Rule{{Name: "a", Operations: []string{"exec", "certificates.*", "filesystem.*"}, Paths: []string{"/scratch"}}}, false, ls, false},
+		"commands by a path":             {[]policy.Rule{{Name: "a", Operations: []string{"exec", "filesystem.*"}, When: `path.startsWith("/scratch")`}}, false, ls, false},
+		"commands except of a path": {[]policy.Rule{
+			{Name: "a", Deny: true, Operations: []string{"exec"}, When: `!path.startsWith("/scratch")`}, {Name: "b", Operations: []string{"exec", "filesystem.*"}},
+		}, false, ls, false},
+		"certificates of a job": {[]policy.Rule{{Name: "a", Operations: []string{"certificates.issue"}, When: `job.account == "training"`}}, false, ls, false},
+		"the power itself":      {[]policy.Rule{{Name: "a", Deny: true}}, false, policy.Act{Operation: "compute.submit", System: "daint"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPolicy(t, policy.Config{Rules: c.rules, AllowByDefault: c.allow, Powers: powers})
@@ -71,6 +87,8 @@ func TestARuleThatPromisesTooMuchIsNamed(t *testing.T) {
 		"for others": {[]policy.Rule{
 			{Name: "staff", Groups: []string{"staff"}}, {Name: "guests", Groups: []string{"guests"}, Operations: []string{"compute.list"}},
 		}, "guests for guests: compute.list"},
+		"jobs below a folder":     {[]policy.Rule{{Name: "a", Operations: []string{"compute.*"}, Paths: []string{"/scratch"}}}, ""},
+		"commands below a folder": {[]policy.Rule{{Name: "a", Operations: []string{"exec", "compute.list"}, Paths: []string{"/scratch"}}}, "a for a: compute.list exec"},
 		"a right that depends": {[]policy.Rule{
 			{Name: "mfa", Operations: []string{"exec"}, When: `claims.acr == "mfa"`}, {Name: "list", Operations: []string{"compute.list"}},
 		}, ""},

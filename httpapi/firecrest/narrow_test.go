@@ -32,6 +32,11 @@ var errInTest = fmt.Errorf("not in this test")
 // denies.
 func newNarrowSite(t *testing.T, denied ...string) *fileSite {
 	t.Helper()
+	return newRuledSite(t, policy.Rule{Name: "guests", Deny: true, Users: []string{"alice"}, Operations: denied}, policy.Rule{Name: "rest"})
+}
+
+func newRuledSite(t *testing.T, ruled ...policy.Rule) *fileSite {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a node with users of its own")
 	}
@@ -55,7 +60,7 @@ func newNarrowSite(t *testing.T, denied ...string) *fileSite {
 	rules, err := policy.New(policy.Config{
 		Operations: slices.Concat(httpapi.Operations(), firecrest.Operations()), Systems: []string{"ClusterA"},
 		Powers: slices.Concat(httpapi.Powers(), firecrest.Powers()),
-		Rules:  []policy.Rule{{Name: "guests", Deny: true, Users: []string{"alice"}, Operations: denied}, {Name: "rest"}},
+		Rules:  ruled,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +177,34 @@ func TestOnePowerIsEnoughToRunCommands(t *testing.T) {
 			s := newNarrowSite(t, slices.DeleteFunc(slices.Clone(powers), func(name string) bool { return name == left })...)
 			a := s.as("alice", "GET", opsPath+"checksum?path="+s.dir+"/file", "")
 			if code := a.header.Get("F7T-ErrorCode"); (code == "commands_denied") != (left == "") || (a.status == 200) != (left != "") {
+				t.Errorf("%d %q: %s", a.status, code, a.body)
+			}
+		})
+	}
+}
+
+// Who may submit some jobs may run commands, whatever those jobs are. Who may run commands
+// only for paths may run none, since a command names no path.
+func TestAPowerForSomeJobsIsOne(t *testing.T) {
+	t.Parallel()
+	files := policy.Rule{Name: "files", Operations: []string{"filesystem.*"}}
+	for name, c := range map[string]struct {
+		rule policy.Rule
+		may  bool
+	}{
+		"jobs below a folder":     {policy.Rule{Operations: []string{"compute.submit"}, Paths: []string{"/scratch"}}, true},
+		"jobs of an account":      {policy.Rule{Operations: []string{"compute.submit"}, When: `job.account == "training"`}, true},
+		"jobs but of an account":  {policy.Rule{Operations: []string{"compute.submit"}, When: `!(job.account in ["staff"])`}, true},
+		"jobs of somebody else":   {policy.Rule{Operations: []string{"compute.submit"}, When: `user == "bob" && job.account == "training"`}, false},
+		"commands below a folder": {policy.Rule{Operations: []string{"exec", "compute.attach", "certificates.issue"}, Paths: []string{"/scratch"}}, false},
+		"commands by a path":      {policy.Rule{Operations: []string{"exec", "compute.attach", "certificates.issue"}, When: `path.startsWith("/scratch")`}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.rule.Name = "power"
+			s := newRuledSite(t, files, c.rule)
+			a := s.as("alice", "GET", opsPath+"checksum?path="+s.dir+"/file", "")
+			if code := a.header.Get("F7T-ErrorCode"); (a.status == 200) != c.may || (code == "commands_denied") == c.may {
 				t.Errorf("%d %q: %s", a.status, code, a.body)
 			}
 		})

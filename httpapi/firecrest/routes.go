@@ -63,7 +63,7 @@ func Operations() (names []string) {
 func Powers() (powers []policy.Power) {
 	for _, op := range operations() {
 		if op.needs == needsPower {
-			powers = append(powers, policy.Power{Operation: op.name, Method: op.method})
+			powers = append(powers, policy.Power{Operation: op.name, Method: op.method, Detailed: op.detailed()})
 		}
 	}
 	return powers
