@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
-	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
+	"go.opentelemetry.io/collector/service/telemetry"
 )
 
 func main() {
@@ -23,7 +23,8 @@ func main() {
 			return otelcol.Factories{
 				Receivers: map[component.Type]receiver.Factory{receivers.Type(): receivers},
 				Exporters: map[component.Type]exporter.Factory{exporters.Type(): exporters},
-				Telemetry: otelconftelemetry.NewFactory(),
+				// It says nothing about itself: otelconftelemetry would bring the modules of AWS and Kubernetes.
+				Telemetry: telemetry.NewFactory(func() component.Config { return struct{}{} }),
 			}, nil
 		},
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{

@@ -84,14 +84,17 @@ func Run(cmd *exec.Cmd) error {
 // Progress tells who waits what for.
 func Progress(line string) { fmt.Fprintln(os.Stderr, "fromsource: "+line) }
 
-// Digest names the content of a file.
-func Digest(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
+// Digest names the content of files.
+func Digest(paths ...string) (string, error) {
+	sum := sha256.New()
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		sum.Write(text)
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:6]), nil
+	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
 }
 
 // Root is the folder above the working directory that holds our go.mod; tests run in

@@ -30,7 +30,7 @@ func Collector(ctx context.Context, dir string) (*Receiver, error) {
 	text := fmt.Sprintf(`receivers: {otlp: {protocols: {http: {endpoint: %q, tls: {cert_file: %q, key_file: %q}}}}}
 exporters: {file: {path: %q, append: true}}
 service:
-  telemetry: {metrics: {level: none}}
+  telemetry: {}
   pipelines: {logs: {receivers: [otlp], exporters: [file]}}
 `, address, cert, key, output)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -80,7 +80,7 @@ func buildCollector(ctx context.Context) (string, error) {
 		return "", err
 	}
 	module := filepath.Join(root, "e2e", "otelcol")
-	digest, err := fromsource.Digest(filepath.Join(module, "go.sum"))
+	digest, err := fromsource.Digest(filepath.Join(module, "go.sum"), filepath.Join(module, "main.go"))
 	if err != nil {
 		return "", err
 	}
