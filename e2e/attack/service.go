@@ -89,10 +89,10 @@ func (v *service) config() string { return filepath.Join(v.dir, "sallyport.toml"
 
 // start starts the service, again after stop, and waits until it is ready.
 func (v *service) start(ctx context.Context) error {
-	addressFile := filepath.Join(v.dir, "address")
+	addressFile := v.dir + ".address"
 	_ = os.Remove(addressFile) // of the last run
 	var err error
-	if v.log, err = os.OpenFile(filepath.Join(v.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+	if v.log, err = os.OpenFile(v.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return err
 	}
 	// It ends with stop, in order, and not with a context.
@@ -136,7 +136,7 @@ func (v *service) stop() error {
 
 // tail is the end of what the service logged.
 func (v *service) tail() string {
-	text, err := os.ReadFile(filepath.Join(v.dir, "log"))
+	text, err := os.ReadFile(v.dir + ".log")
 	if err != nil {
 		return err.Error()
 	}
