@@ -64,7 +64,7 @@ func oneOfEach() File {
 // found is what a configuration with more text is told.
 func found(t *testing.T, top, more string) (mistakes, warnings string) {
 	t.Helper()
-	text := top + goodConfig + more
+	text := top + strings.Replace(goodConfig, "[[issuers]]\n", "[[issuers]]\nlogin_namespace = \"centre\"\n", 1) + more
 	_, d, err := readConfig(writeConfig(t, text), noEnv)
 	if err != nil {
 		if bad, ok := errors.AsType[*configError](err); !ok || len(bad.mistakes) == 0 {
@@ -98,6 +98,9 @@ func TestDangerousSettingsAreRefusedOrWarnedOf(t *testing.T) {
 	}
 	fga := func(setting string) string {
 		return "[policy.openfga]\nstore = \"01JQ3V0000000000000000STRE\"\n" + setting + "\n"
+	}
+	issuer := func(setting string) string {
+		return "[[issuers]]\nalias = \"b\"\naudiences = [\"a\"]\nlogin_namespace = \"centre\"\n" + setting + "\n"
 	}
 	for _, test := range []struct{ text, key, want string }{
 		{proxies("0.0.0.0/0"), "server.trusted_proxies", refused},
@@ -155,13 +158,13 @@ func TestDangerousSettingsAreRefusedOrWarnedOf(t *testing.T) {
 		{s3("public_url = \"https://s3.example.org\"\nprivate_url = \"http://10.0.0.9:9000\""), "firecrest.s3.private_url", warned},
 		{s3("public_url = \"http://s3.example.org\"\nallow_http = true"), "firecrest.s3.public_url", warned},
 		{s3(`public_url = "http://[::1]:9000"`), "firecrest.s3.public_url", silent},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"http://idp.example.net\"\naudiences = [\"a\"]\n", "issuers[1].url", refused},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"http://idp.example.net\"\naudiences = [\"a\"]\nallow_http = true\n", "issuers[1].url", warned},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"http://127.0.0.1:1\"\naudiences = [\"a\"]\nallow_http = true\n", "issuers[1].url", silent},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"https://idp.example.net\"\njwks_url = \"http://idp.example.net/k\"\naudiences = [\"a\"]\n", "issuers[1].jwks_url", refused},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"https://idp.example.net\"\njwks_url = \"http://idp.example.net/k\"\naudiences = [\"a\"]\nallow_http = true\n", "issuers[1].jwks_url", warned},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"https://a:b@idp.example.net\"\naudiences = [\"a\"]\n", "issuers[1].url", refused},
-		{"[[issuers]]\nalias = \"b\"\nurl = \"https://idp.example.net\"\nleeway = \"5m\"\naudiences = [\"a\"]\n", "issuers[1].leeway", warned},
+		{issuer(`url = "http://idp.example.net"`), "issuers[1].url", refused},
+		{issuer("url = \"http://idp.example.net\"\nallow_http = true"), "issuers[1].url", warned},
+		{issuer("url = \"http://127.0.0.1:1\"\nallow_http = true"), "issuers[1].url", silent},
+		{issuer("url = \"https://idp.example.net\"\njwks_url = \"http://idp.example.net/k\""), "issuers[1].jwks_url", refused},
+		{issuer("url = \"https://idp.example.net\"\njwks_url = \"http://idp.example.net/k\"\nallow_http = true"), "issuers[1].jwks_url", warned},
+		{issuer(`url = "https://a:b@idp.example.net"`), "issuers[1].url", refused},
+		{issuer("url = \"https://idp.example.net\"\nleeway = \"5m\""), "issuers[1].leeway", warned},
 	} {
 		mistakes, warnings := found(t, "", test.text)
 		got := silent
