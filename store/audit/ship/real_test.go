@@ -66,6 +66,7 @@ func TestEveryEventArrivesWhoeverIsKilled(t *testing.T) {
 			arrived(t, dir, receiver)
 			p.end() // ships the last ones if it can; else the next start does
 			p = startService(t, dir, kind, network.Addr(), receiver.CA)
+			p.record(1) // it is up, and ends in order
 			arrived(t, dir, receiver)
 			p.end()
 		})
