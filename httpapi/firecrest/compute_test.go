@@ -106,7 +106,7 @@ func TestAScriptOnTheSystemIsTakenBeforeOneInTheBody(t *testing.T) {
 	t.Parallel()
 	c := slurm(t)
 	home := c.node.Home("bob")
-	path := filepath.Join(home, "my script's.sh")
+	path := filepath.Join("my script's.sh")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n:\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -295,28 +295,30 @@ func TestWhatIsNotThereOrNotAcceptable(t *testing.T) {
 	for _, window := range []string{"", "1h", "8h", "24h", "3d", "7d"} {
 		c.as("alice", "GET", jobsPath+"?time_window="+window, "").answers(200, jobsShape)
 	}
+	home := c.node.Home("alice")
+	in := func(more string) string { return `{"job":{"workingDirectory":"` + home + `",` + more + `}}` }
 	for body, phrase := range map[string]string{
 		"{":                              "not a JSON object",
 		"[]":                             "not a JSON object",
 		"{}":                             "job: Field required",
 		`{"job":[]}`:                     "job: Input should be a valid object",
 		`{"job":{"script":"#!/bin/sh"}}`: "job.workingDirectory: Field required",
-		`{"job":{"currentWorkingDirectory":"/tmp","script":"x"}}`:                    "job.workingDirectory: Field required",
-		`{"job":{"workingDirectory":"/tmp"}}`:                                        "job.script: Either",
-		`{"job":{"workingDirectory":7,"script":"x"}}`:                                "job.workingDirectory: Input should be a valid string",
-		`{"job":{"workingDirectory":"/tmp","script":"x","env":["A=1"]}}`:             "job.env: Input should be a valid dictionary",
-		`{"job":{"workingDirectory":"/tmp","script":"x","env":{"A":1}}}`:             "job.env.A: Input should be a valid string",
-		`{"job":{"workingDirectory":"/tmp","script":"#!/bin/sh","env":{"A=B":"1"}}}`: "env",
+		`{"job":{"currentWorkingDirectory":"/tmp","script":"x"}}`:        "job.workingDirectory: Field required",
+		`{"job":{"workingDirectory":"/tmp"}}`:                            "job.script: Either",
+		`{"job":{"workingDirectory":7,"script":"x"}}`:                    "job.workingDirectory: Input should be a valid string",
+		`{"job":{"workingDirectory":"/tmp","script":"x","env":["A=1"]}}`: "job.env: Input should be a valid dictionary",
+		`{"job":{"workingDirectory":"/tmp","script":"x","env":{"A":1}}}`: "job.env.A: Input should be a valid string",
+		in(`"script":"#!/bin/sh","env":{"A=B":"1"}`):                     "env",
 	} {
 		c.as("alice", "POST", jobsPath, body).fails(400, phrase)
 	}
 	// The spawner shows what the scheduler says for status 500 only.
-	f := c.as("alice", "POST", jobsPath, `{"job":{"workingDirectory":"/tmp","script":"#!/bin/sh\n","partition":"nope"}}`).
+	f := c.as("alice", "POST", jobsPath, in(`"script":"#!/bin/sh\n","partition":"nope"`)).
 		fails(500, "Unexpected Slurm command response. exit_status:1 std_err:sbatch: error: ")
 	if len(f.CausedBy) != 1 || !strings.Contains(f.Message, "nope") {
 		t.Errorf("%+v", f)
 	}
-	c.as("alice", "POST", jobsPath, `{"job":{"workingDirectory":"/tmp","script":"echo no interpreter"}}`).fails(500, "sbatch: error:")
+	c.as("alice", "POST", jobsPath, in(`"script":"echo no interpreter"`)).fails(500, "sbatch: error:")
 }
 
 func TestASubmissionWithAKeyIsMadeOnce(t *testing.T) {

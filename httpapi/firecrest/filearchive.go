@@ -209,12 +209,12 @@ shift 2
 bad=$(find -L "$root" -xtype l ! -exec sh -c "$each" sh {} \; -print -quit) && [ -z "$bad" ] || exit 1
 exec "$@"`
 
-// leadsOut fails for links that lead out of the folders. The dot keeps line feeds at the end of a name.
+// leadsOut fails for links that lead out of the folders, in the words for [executor.ErrOutside]. The dot keeps line feeds at the end of a name.
 const leadsOut = `for link; do
 	real=$(realpath -m -- "$link"; echo .)
 	case ${real%??}/ in
 	WITHIN) ;;
-	*) printf 'sallyport: a link leads out of the file systems: %s: Permission denied\n' "$link" >&2; exit 1 ;;
+	*) printf 'sallyport: a link to follow: %s: Permission denied: the path leads out of the file systems of the requested system\n' "$link" >&2; exit 1 ;;
 	esac
 done`
 
