@@ -87,7 +87,7 @@ func remoteCredentials(t testing.TB) credentials {
 		rule := issuer.IssuerConfig(alias)
 		rule.AllowHTTP = true
 		rules = append(rules, rule)
-		text += fmt.Sprintf("[[issuers]]\nalias = %q\nurl = %q\naudiences = [%q]\nallow_http = true\n", alias, issuer.URL(), rule.Audiences[0])
+		text += fmt.Sprintf("[[issuers]]\nalias = %q\nurl = %q\naudiences = [%q]\nallow_http = true\nlogin_namespace = \"test\"\n", alias, issuer.URL(), rule.Audiences[0])
 	}
 	verifier, err := identity.New(identity.Config{Issuers: rules})
 	if err != nil {
