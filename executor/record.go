@@ -26,7 +26,7 @@ func event(action audit.Action, outcome audit.Outcome, caller identity.Identity,
 }
 
 // startOnly are the details that only the record of a start has.
-var startOnly = [...]string{"command", "workdir", "env_names", "env_sha256", "token_sha256", "jti", "client"} //nolint:gochecknoglobals // a constant
+var startOnly = [...]string{"command", "workdir", "env_names", "env_sha256", "token_sha256", "jti", "client", "token_binding"} //nolint:gochecknoglobals // a constant
 
 // endDetail is what the record of an end has of that of its start, which its exec_id
 // or file_id finds.

@@ -17,7 +17,8 @@ type whoamiAnswer struct {
 	Scopes      []string  `json:"scopes"`
 	IssuedAt    time.Time `json:"issued_at"`
 	Expires     time.Time `json:"expires"`
-	TokenSHA256 string    `json:"token_sha256"` // of what the issuer signed, its first 16 digits, as in the audit log
+	Binding     string    `json:"token_binding"` // what it is bound to, and was proved with this request
+	TokenSHA256 string    `json:"token_sha256"`  // of what the issuer signed, its first 16 digits, as in the audit log
 }
 
 // whoami is GET /v1/whoami.
@@ -27,6 +28,7 @@ func (a *API) whoami(w http.ResponseWriter, _ *http.Request, caller identity.Ide
 		Subject: caller.Subject(), Login: caller.Login(),
 		Client: caller.Client(), Scopes: append([]string{}, caller.Scopes()...),
 		IssuedAt: caller.IssuedAt().UTC(), Expires: caller.Expires().UTC(),
+		Binding:     caller.Binding(),
 		TokenSHA256: caller.TokenDigest(),
 	})
 	return nil

@@ -96,10 +96,10 @@ func (i Identity) TokenID() string { return i.tokenID }
 func (i Identity) TokenDigest() string { return i.digest }
 
 // TokenDetail says by which token and through which client a caller acts, for the
-// details of an audit record: token_sha256, jti and client, as far as the token has
-// them. The map is the taker's to change.
+// details of an audit record: token_sha256, jti, client, and token_binding (what they
+// proved with it), as far as the token has them. The map is the taker's to change.
 func (i Identity) TokenDetail() map[string]string {
-	detail := map[string]string{"token_sha256": i.digest, "jti": i.tokenID, "client": i.client}
+	detail := map[string]string{"token_sha256": i.digest, "jti": i.tokenID, "client": i.client, "token_binding": i.Binding()}
 	maps.DeleteFunc(detail, func(_, value string) bool { return value == "" })
 	return detail
 }

@@ -28,8 +28,9 @@ type installation struct {
 	url  string
 	node *loginnode.Node
 	jump *loginnode.Node // nil: none
-	// extra is more text of the configuration: whole tables.
-	extra string
+	// server and issuer are more keys of those tables; extra is more text of the
+	// configuration: whole tables.
+	server, issuer, extra string
 }
 
 // install starts a service that believes the given issuers.
@@ -108,16 +109,20 @@ func (in *installation) serve(t *testing.T, issuers []identity.IssuerConfig) {
 		t.Fatal(err)
 	}
 	in.url = "http://" + text
+	if f.Server.TLSCertificate != "" {
+		in.url = "https://" + text
+	}
 }
 
 func (in *installation) config(issuers []identity.IssuerConfig) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[server]\nlisten = \"127.0.0.1:0\"\n")
+	fmt.Fprintf(&b, "[server]\nlisten = \"127.0.0.1:0\"\n%s", in.server)
 	for _, i := range issuers {
 		fmt.Fprintf(&b, "[[issuers]]\nalias = %q\nurl = %q\naudiences = [%q]\nallow_http = true\nmin_refresh_interval = \"1s\"\n", i.Alias, i.URL, i.Audiences[0])
 		if i.Type != "" {
 			fmt.Fprintf(&b, "type = %q\n", i.Type)
 		}
+		b.WriteString(in.issuer)
 	}
 	fmt.Fprintf(&b, "[[systems]]\nname = \"daint\"\nnodes = [%q]\n", in.node.Addr())
 	if in.jump == nil {

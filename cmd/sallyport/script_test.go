@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	jose "github.com/go-jose/go-jose/v4"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"sallyport/identity/identitytest"
@@ -49,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"node":    startFurtherNode,
 			"trust":   trust,
 			"token":   mintToken,
+			"prover":  makeProver,
 			"waitfor": waitForFile,
 			"sshdlog": sshdLog,
 			"expand":  expand,
@@ -121,13 +126,33 @@ func trust(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(siteOf(ts).node.SetTrustedUserCAKeys([]byte(ts.ReadFile(args[0]))))
 }
 
-// mintToken sets a variable to a token: token VAR LOGIN [LIFE] [CLAIM=VALUE...].
+// makeProver writes a private key as JWK and in PEM (FILE.pem), both of mode 0600, and
+// sets a variable to the claim "cnf" of tokens that are bound to it: prover VAR FILE.
+func makeProver(ts *testscript.TestScript, _ bool, args []string) {
+	prover, err := identitytest.NewProver("ES256")
+	ts.Check(err)
+	cnf, err := json.Marshal(prover.Confirmation())
+	ts.Check(err)
+	ts.Setenv(args[0], string(cnf))
+	text, err := jose.JSONWebKey{Key: prover.Key}.MarshalJSON()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o600))
+	der, err := x509.MarshalPKCS8PrivateKey(prover.Key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]+".pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+}
+
+// mintToken sets a variable to a token: token VAR LOGIN [LIFE] [CLAIM=VALUE...]. A value
+// that begins with "{" is JSON.
 func mintToken(ts *testscript.TestScript, _ bool, args []string) {
 	claims := map[string]any{"preferred_username": args[1], "sub": "sub-" + args[1]}
 	life := 10 * time.Minute
 	for _, arg := range args[2:] {
 		if name, value, ok := strings.Cut(arg, "="); ok {
 			claims[name] = value
+			if strings.HasPrefix(value, "{") {
+				claims[name] = json.RawMessage(value)
+			}
 			continue
 		}
 		var err error

@@ -29,7 +29,7 @@ func startIssuer(t *testing.T) *identitytest.Issuer {
 }
 
 // writePair writes a self-signed certificate with the given serial and its key.
-func writePair(t *testing.T, certPath, keyPath string, serial int64) {
+func writePair(t *testing.T, certPath, keyPath string, serial int64) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -53,6 +53,7 @@ func writePair(t *testing.T, certPath, keyPath string, serial int64) {
 			t.Fatal(err)
 		}
 	}
+	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}
 }
 
 // servedSerial is the serial of the certificate that a new connection gets.

@@ -5,12 +5,16 @@
 //
 // Prints the issuer URL on a line of its own when it is ready. Its signing key
 // is new at each start, so a restart on the same port is a key rotation. Each
-// login is a client with the secret that SALLYPORT_E2E_SECRET holds.
+// login is a client with the secret that SALLYPORT_E2E_SECRET holds, and so is
+// LOGIN.certificate, whose tokens are bound to the certificate in the header
+// X-Client-Certificate (base64 of DER), as a proxy that ends TLS would send it.
+// A DPoP proof binds a token of either to its key (on by default).
 import { createServer } from 'node:http';
-import { randomUUID, generateKeyPairSync } from 'node:crypto';
+import { randomUUID, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 
 const [port, ...logins] = process.argv.slice(2);
+const ofCertificate = '.certificate';
 const secret = process.env.SALLYPORT_E2E_SECRET;
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -21,18 +25,27 @@ server.listen(Number(port), '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     jwks: { keys: [key] },
-    clients: logins.map((login) => ({
-      client_id: login,
+    clients: logins.flatMap((login) => [false, true].map((certificate) => ({
+      client_id: certificate ? login + ofCertificate : login,
       client_secret: secret,
       grant_types: ['client_credentials'],
       redirect_uris: [],
       response_types: [],
-    })),
+      tls_client_certificate_bound_access_tokens: certificate,
+    }))),
     scopes: ['exec'],
     ttl: { ClientCredentials: 600 },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      mTLS: {
+        enabled: true,
+        certificateBoundAccessTokens: true,
+        getCertificate(ctx) {
+          const der = ctx.get('x-client-certificate');
+          return der ? new X509Certificate(Buffer.from(der, 'base64')).toString() : undefined;
+        },
+      },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => 'https://sallyport.test',
@@ -45,7 +58,7 @@ server.listen(Number(port), '127.0.0.1', () => {
         }),
       },
     },
-    extraTokenClaims: (ctx, token) => ({ preferred_username: token.clientId }),
+    extraTokenClaims: (ctx, token) => ({ preferred_username: token.clientId.replace(ofCertificate, '') }),
   });
   server.on('request', provider.callback());
   console.log(issuer);

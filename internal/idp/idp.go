@@ -10,10 +10,12 @@ package idp
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -58,8 +60,29 @@ func (p *Provider) IssuerConfig(alias string) identity.IssuerConfig {
 	}
 }
 
+// TokenEndpoint is the URL where tokens are asked for.
+func (p *Provider) TokenEndpoint() string { return p.token }
+
 // Token gets an access token for a login that the provider was started with.
 func (p *Provider) Token(ctx context.Context, login string) (string, error) {
+	return p.ask(ctx, login, nil, "Bearer")
+}
+
+// BoundToken gets one that is bound to the key by which the DPoP proof was made (RFC
+// 9449 §5). Only oidc-provider makes such tokens.
+func (p *Provider) BoundToken(ctx context.Context, login, proof string) (string, error) {
+	return p.ask(ctx, login, http.Header{"Dpop": {proof}}, "DPoP")
+}
+
+// CertificateToken gets one that is bound to a client certificate in DER (RFC 8705 §3).
+// Only oidc-provider makes such tokens; it is told of the certificate as a proxy that
+// ends TLS in front of it would do that.
+func (p *Provider) CertificateToken(ctx context.Context, login string, certificate []byte) (string, error) {
+	return p.ask(ctx, login+certificateClient, http.Header{certificateHeader: {base64.StdEncoding.EncodeToString(certificate)}}, "Bearer")
+}
+
+// ask gets a token of a type (RFC 6749 §7.1) by a request with further headers.
+func (p *Provider) ask(ctx context.Context, login string, header http.Header, kind string) (string, error) {
 	form, user, password := p.request(login)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.token, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -67,17 +90,22 @@ func (p *Provider) Token(ctx context.Context, login string) (string, error) {
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.SetBasicAuth(user, password)
+	maps.Copy(request.Header, header)
 	status, body, err := do(request)
 	if err != nil {
 		return "", err
 	}
 	var answer struct {
 		AccessToken string `json:"access_token"`
+		Type        string `json:"token_type"`
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || answer.AccessToken == "" {
 		return "", fmt.Errorf("%s answered %d for login %q: %s %s", p.token, status, login, answer.Error, answer.Description)
+	}
+	if !strings.EqualFold(answer.Type, kind) {
+		return "", fmt.Errorf("%s made a token of type %q, want %q", p.token, answer.Type, kind)
 	}
 	return answer.AccessToken, nil
 }

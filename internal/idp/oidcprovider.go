@@ -9,10 +9,18 @@ import (
 	"strconv"
 )
 
+// What server.mjs calls the clients whose tokens are bound to a certificate, and the
+// header in which it is told of one.
+const (
+	certificateClient = ".certificate"
+	certificateHeader = "X-Client-Certificate"
+)
+
 // StartOIDCProvider starts npm's oidc-provider with these logins (default:
 // alice and bob) as service accounts, its log in dir. Its access tokens are
 // RS256 of type "at+jwt" with scope "exec", made by the client credentials grant,
-// with the login in "preferred_username", "sub" and "client_id". The context
+// with the login in "preferred_username", "sub" and "client_id". It binds them to a key
+// or a certificate as well (BoundToken, CertificateToken). The context
 // bounds installation and start; the caller must Close the provider.
 func StartOIDCProvider(ctx context.Context, dir string, logins ...string) (*Provider, error) {
 	folder, err := installOIDCProvider(ctx)
