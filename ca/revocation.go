@@ -147,10 +147,7 @@ func (row Issued) use() revocation.Use {
 // and only new ones are issued again; any other act leaves the list. An error wraps
 // [revocation.ErrNotRevoked] if none stands.
 func (a *Authority) Lift(ctx context.Context, actor Actor, act revocation.Act) (revocation.Done, error) {
-	act, err := a.register.ToLift(act.Kind, act.Value)
-	if err == nil {
-		err = actor.Check()
-	}
+	act, err := a.register.ToLift(ctx, actor, act)
 	if err == nil {
 		err = ApproveLift(ctx, a.approvals, actor, act)
 	}

@@ -170,12 +170,22 @@ func (r *Register) without(a Act) []Act {
 func (r *Register) New(kind Kind, value string) (Act, error) { return New(kind, value, r.issuers) }
 
 // ToLift is New for an act that is to be lifted: it may name what New would refuse by
-// now, if it stands under just that name.
-func (r *Register) ToLift(kind Kind, value string) (Act, error) {
-	for _, a := range r.Index().Standing(time.Now()) {
-		if a.Kind == kind && a.Value == value {
-			return Act{Kind: kind, Value: value}, nil
-		}
+// now, if it stands under just that name. The error wraps ErrNotRevoked, and the attempt
+// is on record, if it does not stand: nobody is asked to approve what cannot be done.
+func (r *Register) ToLift(ctx context.Context, actor Actor, a Act) (Act, error) {
+	standing := r.Index().Standing(time.Now())
+	stands := func(a Act) bool {
+		return slices.ContainsFunc(standing, func(b Act) bool { return b.Kind == a.Kind && b.Value == a.Value })
 	}
-	return r.New(kind, value)
+	if err := actor.Check(); err != nil {
+		return Act{}, err
+	}
+	if stands(a) {
+		return Act{Kind: a.Kind, Value: a.Value}, nil
+	}
+	named, err := r.New(a.Kind, a.Value)
+	if err == nil && !stands(named) {
+		err = r.Recorded(ctx, "revoke.lift", actor, named, func(context.Context, map[string]string) error { return ErrNotRevoked })
+	}
+	return named, err
 }

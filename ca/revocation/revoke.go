@@ -83,10 +83,7 @@ func (r *Register) Revoke(ctx context.Context, actor Actor, a Act, cut func(Act)
 
 // Lift ends an act. The error wraps ErrNotRevoked if it does not stand.
 func (r *Register) Lift(ctx context.Context, actor Actor, a Act) (Done, error) {
-	a, err := r.ToLift(a.Kind, a.Value)
-	if err == nil {
-		err = actor.Check()
-	}
+	a, err := r.ToLift(ctx, actor, a)
 	if err != nil {
 		return Done{}, err
 	}

@@ -57,6 +57,9 @@ func newApprove(s streams) *cobra.Command {
 			return listProposals(cmd.Context(), s, desk, *form)
 		}
 		p, err := desk.decide(cmd.Context(), args[0], reject)
+		if unknownProposal(err) {
+			return fmt.Errorf("no such proposal stands, %q: its time is over, its act was done, or there was none; 'sallyport approve' lists those that stand", args[0])
+		}
 		if err != nil {
 			return err
 		}
@@ -74,6 +77,12 @@ func newApprove(s streams) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// unknownProposal says whether no such proposal stands, here or at a service.
+func unknownProposal(err error) bool {
+	p, ok := errors.AsType[*problem](err)
+	return errors.Is(err, approval.ErrUnknown) || ok && p.Code == "proposal_unknown"
 }
 
 // An approvalDesk is where proposals lie.

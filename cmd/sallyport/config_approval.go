@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"sallyport/ca/approval"
@@ -21,6 +22,19 @@ type ApprovalSection struct {
 	// Groups (policy.groups_claim) whose members approve by their token. Without any,
 	// only another account does, by the admin socket: root or the service's own.
 	AdminGroups []string `key:"admin_groups" example:"sallyport-admins"`
+}
+
+// checkApproval finds groups that nobody is in, and groups of people who would have
+// nothing to approve.
+func (d *decoder) checkApproval(s ApprovalSection) {
+	for _, group := range s.AdminGroups {
+		if group == "" || strings.TrimSpace(group) != group {
+			d.fail("approval.admin_groups", "%q must be the name of a group, without spaces around it", group)
+		}
+	}
+	if len(s.AdminGroups) > 0 && len(s.Acts) == 0 {
+		d.warn("approval.admin_groups", "has no effect: approval.acts names no act that takes two people")
+	}
 }
 
 // newGate opens the gate of a data folder.

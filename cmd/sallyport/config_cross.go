@@ -31,6 +31,7 @@ func (d *decoder) crossCheck(f *File) {
 	d.checkFirecREST(f)
 	d.checkCredentials(f)
 	d.checkAudit(f.Audit)
+	d.checkApproval(f.Approval)
 }
 
 func (d *decoder) checkServer(s ServerSection) {
@@ -64,7 +65,20 @@ func (d *decoder) checkRates(f *File) {
 		if r.ClientPerMinute == 0 && r.ClientBurst > 0 {
 			d.fail(at("client_burst"), "needs client_per_minute")
 		}
+		for j, before := range f.Rates[:i] {
+			if catches(before, r) {
+				d.warn(fmt.Sprintf("rates[%d]", i), "has no effect: rates[%d], which stands before it, is for everybody that it is for", j)
+				break
+			}
+		}
 	}
+}
+
+// catches says whether every token that a rate is for is one of those before it, of which
+// the first that matches counts.
+func catches(before, r RateSection) bool {
+	covers := func(a, b string) bool { return a == "" || a == b }
+	return covers(before.Issuer, r.Issuer) && covers(before.Client, r.Client) && covers(before.Login, r.Login)
 }
 
 // checkOwnProfile refuses extensions of the executor's own certificates: they have

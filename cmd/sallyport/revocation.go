@@ -70,7 +70,7 @@ type lifts struct {
 
 // Lift is that of the register.
 func (l lifts) Lift(ctx context.Context, actor ca.Actor, act revocation.Act) (revocation.Done, error) {
-	named, err := l.ToLift(act.Kind, act.Value)
+	named, err := l.ToLift(ctx, actor, act)
 	if err == nil {
 		err = ca.ApproveLift(ctx, l.approvals, actor, named)
 	}

@@ -65,11 +65,14 @@ func newRevoke(s streams) *cobra.Command {
 	f.BoolVar(&opt.lift, "lift", false, "end the revocation instead")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
+		if opt.acts() && len(opt.chosen()) != 1 {
+			return usageError{errors.New("give one of --serial, --key-id, --user, --subject, --key and --issued-before")}
+		}
 		file, err := loadConfig(*config, s.getenv)
 		if err != nil {
 			return err
 		}
-		if !opt.selects() {
+		if !opt.acts() {
 			return listRevocations(cmd.Context(), s, file, *form)
 		}
 		act, err := opt.act(issuersOf(file))
@@ -98,15 +101,13 @@ func (opt revokeOptions) chosen() map[revocation.Kind]string {
 	return chosen
 }
 
-func (opt revokeOptions) selects() bool { return len(opt.chosen()) > 0 || opt.lift }
+// acts says whether something is to be done: a reason is given for an act, not for a list.
+func (opt revokeOptions) acts() bool { return len(opt.chosen()) > 0 || opt.lift || opt.reason != "" }
 
-// act checks that there is one selector, and what it says. What is lifted may have a
+// act is what the one selector says. What is lifted may have a
 // name that nothing new could have.
 func (opt revokeOptions) act(issuers revocation.Issuers) (revocation.Act, error) {
 	chosen := opt.chosen()
-	if len(chosen) != 1 {
-		return revocation.Act{}, errors.New("give one of --serial, --key-id, --user, --subject, --key and --issued-before")
-	}
 	if opt.issuedBefore == "now" {
 		chosen[revocation.IssuedBefore] = time.Now().Format(time.RFC3339Nano)
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const rootLong = `Sallyport gives the users of an HPC centre a REST API for commands on its
@@ -32,6 +34,8 @@ func newRoot(s streams) *cobra.Command {
 		Args:          refuseUnknown,
 		Version:       version,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// No command below has such a hook of its own, which would replace this one.
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return refuseEmpty(cmd) },
 	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)
@@ -86,6 +90,22 @@ func refuseMistyped(root *cobra.Command, args []string) error {
 		}
 	}
 	return nil
+}
+
+// refuseEmpty refuses a flag that was given and says nothing, such as --user "$NAME" with
+// a variable that is not set: without the flag, a command does something else.
+func refuseEmpty(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		blank := func(v string) bool { return strings.TrimSpace(v) == "" }
+		if err == nil && (len(values) == 0 || slices.ContainsFunc(values, blank)) {
+			err = usageError{fmt.Errorf("--%s is empty", f.Name)}
+		}
+	})
+	return err
 }
 
 // refuseUnknown refuses arguments of a command that has only subcommands.

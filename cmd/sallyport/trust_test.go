@@ -345,3 +345,25 @@ func TestAConfigurationThatOthersCanReplaceIsRefused(t *testing.T) {
 		t.Errorf("in a folder below one of everybody: %v", err)
 	}
 }
+
+// What has no effect is told, and what could never match is refused, each with its line.
+func TestSettingsWithoutEffectAreTold(t *testing.T) {
+	t.Parallel()
+	for more, want := range map[string][2]string{
+		"[[rates]]\n[[rates]]\nlogin = \"alice\"\nuser_per_minute = 5":            {"", ": rates[1]: has no effect: rates[0]"},
+		"[[rates]]\nclient = \"x\"\n[[rates]]\nclient = \"x\"\nlogin = \"alice\"": {"", ": rates[1]: has no effect: rates[0]"},
+		"[[rates]]\nclient = \"x\"\n[[rates]]\nlogin = \"alice\"\n[[rates]]\n":    {"", ""},
+		"[approval]\nadmin_groups = [\"admins\"]":                                 {"", ": approval.admin_groups: has no effect"},
+		"[approval]\nacts = [\"lift\"]\nadmin_groups = [\"\"]":                    {`: approval.admin_groups: "" must be`, ""},
+		"[approval]\nacts = [\"lift\"]\nadmin_groups = [\"admins\", \" admins\"]": {`: approval.admin_groups: " admins" must be`, ""},
+		"[approval]\nacts = [\"lift\"]\nadmin_groups = [\"admins\", \"\\t\"]":     {`: approval.admin_groups: "\t" must be`, ""},
+		"[approval]\nacts = [\"lift\"]\nadmin_groups = [\"HPC admins\"]":          {"", ""},
+	} {
+		mistakes, warnings := found(t, "", more)
+		for _, told := range [][2]string{{mistakes, want[0]}, {warnings, want[1]}} {
+			if !strings.Contains(told[0], told[1]) || told[1] == "" && strings.Contains(told[0], "no effect") {
+				t.Errorf("%s\nis told %q, want %q", more, told[0], told[1])
+			}
+		}
+	}
+}
