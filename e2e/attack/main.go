@@ -33,7 +33,7 @@ type attack struct {
 // topics are all attacks, in the order in which they are run.
 func topics() []attack {
 	var all []attack
-	for _, topic := range []func() []attack{tokens, strangers, policies, confinement, injection, process, revocations, approvals, bounds, nodes, audit} {
+	for _, topic := range []func() []attack{tokens, wrongSettings, strangers, policies, confinement, injection, process, revocations, approvals, bounds, nodes, audit} {
 		all = append(all, topic()...)
 	}
 	return all

@@ -77,12 +77,16 @@ func (s *site) serve(ctx context.Context, set settings) (*service, error) {
 	if err := s.trust(filepath.Join(v.dir, "ca_key.pub")); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(configuration, set.server, set.audit, set.issuer, set.executor, set.system,
-		s.issuer.URL(), s.node.Addr(), s.node.KnownHosts(), set.more)
-	if err := os.WriteFile(v.config(), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(v.config(), s.configuration(set), 0o600); err != nil {
 		return nil, err
 	}
 	return v, v.start(ctx)
+}
+
+// configuration is the text of the file.
+func (s *site) configuration(set settings) []byte {
+	return fmt.Appendf(nil, configuration, set.server, set.audit, set.issuer, set.executor, set.system,
+		s.issuer.URL(), s.node.Addr(), s.node.KnownHosts(), set.more)
 }
 
 func (v *service) config() string { return filepath.Join(v.dir, "sallyport.toml") }
