@@ -169,14 +169,14 @@ func mintToken(ts *testscript.TestScript, _ bool, args []string) {
 // waitfor VAR FILE.
 func waitForFile(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[1])
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if text, err := os.ReadFile(path); err == nil {
 			line, _, _ := strings.Cut(string(text), "\n")
 			ts.Setenv(args[0], line)
 			return
 		}
 	}
-	ts.Fatalf("%s did not appear in 20 s", args[1])
+	ts.Fatalf("%s did not appear in 2 minutes", args[1])
 }
 
 // sshdLog checks that sshd's log has a line that matches a pattern.
