@@ -170,6 +170,9 @@ func (a *Authority) makeKey(act Act) (change, error) {
 		load = a.ring.keys.Create
 	}
 	key, err := load(name)
+	if err != nil && act.Name != "" {
+		return change{}, refuseStep("see that the ssh-agent runs and holds this key, and repeat the step", "the key cannot be used: %v", err)
+	}
 	if err != nil {
 		return change{}, fmt.Errorf("stage key: %w", err)
 	}

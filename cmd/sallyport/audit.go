@@ -23,7 +23,7 @@ its archive.
 Whoever may write the folder can compute a new chain. Two things show that:
   --key         the checkpoints in the log, each a signature of the hash of an event, must be
                 by this key. What follows the last one is unsigned: its number is
-                printed, and more than --unsigned between it and the last event is an error.
+                printed, and more than --unsigned from the first of these to the last is an error.
                 Take the key from elsewhere than the folder; "sallyport audit key" prints it.
   --checkpoint  a checkpoint that was noted or shipped (the text, or the record as it
                 arrived) must be in the log. Only this shows that the end was cut off
@@ -58,7 +58,7 @@ func newAuditVerify(s streams) *cobra.Command {
 	flags.StringArrayVar(&opt.keys, "key", nil, "file of the public key that signs checkpoints; repeat it for older keys")
 	flags.StringArrayVar(&opt.checkpoints, "checkpoint", nil, "file with a checkpoint that was noted or shipped; may be repeated")
 	flags.StringVar(&opt.from, "from", "", "begin with the file that has this checkpoint, which is taken as true")
-	flags.DurationVar(&opt.unsigned, "unsigned", time.Hour, "longest time from the last signed event to the last event, with --key")
+	flags.DurationVar(&opt.unsigned, "unsigned", time.Hour, "longest time from the first unsigned event to the last event, with --key")
 	verify.RunE = func(_ *cobra.Command, args []string) error {
 		dir, archive, err := auditDir(s, *config, args)
 		if err != nil {

@@ -10,6 +10,9 @@ import (
 
 // ship begins to ship the audit log.
 func (d *daemon) ship(p *parts) error {
+	if err := checkAuditFiles(p.file.Audit); err != nil {
+		return err
+	}
 	targets, err := shipTargets(p.file.Audit)
 	if err != nil {
 		return err

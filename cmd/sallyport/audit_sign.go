@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -170,7 +171,8 @@ func checkpointFile(path string) (audit.Checkpoint, error) {
 	if err != nil {
 		return audit.Checkpoint{}, err
 	}
-	c, err := audit.ParseCheckpoint(text)
+	// "jq -r" adds a newline to the one that the text ends with.
+	c, err := audit.ParseCheckpoint(bytes.TrimSuffix(text, []byte("\n")))
 	if err != nil {
 		return c, fmt.Errorf("%q: %w", path, err)
 	}

@@ -59,6 +59,9 @@ func newBackup(s streams) *cobra.Command {
 		if err := checkReason(reason); err != nil {
 			return err
 		}
+		if err := checkOutside(args[0], f.DataDir); err != nil {
+			return err
+		}
 		passphrase, err := backupPassphrase(s, passphraseFile, true)
 		if err != nil {
 			return err
@@ -67,6 +70,28 @@ func newBackup(s streams) *cobra.Command {
 		return b.run(cmd.Context())
 	}
 	return cmd
+}
+
+// checkOutside refuses a backup in the data folder, of which it would be a part.
+func checkOutside(target, dataDir string) error {
+	folder, err := filepath.EvalSymlinks(filepath.Dir(target))
+	if err != nil {
+		return err
+	}
+	data, err := filepath.EvalSymlinks(dataDir)
+	if err != nil {
+		return err
+	}
+	if folder, err = filepath.Abs(folder); err != nil {
+		return err
+	}
+	if data, err = filepath.Abs(data); err != nil {
+		return err
+	}
+	if inside, err := filepath.Rel(data, folder); err == nil && filepath.IsLocal(inside) {
+		return fmt.Errorf("%q lies in the data folder, which the backup is of; give a file elsewhere", target)
+	}
+	return nil
 }
 
 // A backupJob is the making of one backup.

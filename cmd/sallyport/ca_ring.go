@@ -141,6 +141,9 @@ func newCAStep(s streams, step, short, long string) *cobra.Command {
 			opt.act.Key = args[0]
 		}
 		opt.act.Actor = ca.Actor{UID: os.Getuid(), Reason: opt.reason}
+		if err := checkKeyFlag(opt.act.Name); err != nil {
+			return err
+		}
 		return withRing(s, *config, func(ring adminRing) error {
 			status, err := ring.Act(cmd.Context(), opt.act)
 			if err != nil {
@@ -157,6 +160,17 @@ func newCAStep(s streams, step, short, long string) *cobra.Command {
 
 func allowFileFlag(cmd *cobra.Command, allow *bool) {
 	cmd.Flags().BoolVar(allow, "allow-file-key", false, "make a key in a file although an ssh-agent has the active one; needs --reason")
+}
+
+// checkKeyFlag refuses a --key that names no key of an agent, before a service is asked.
+func checkKeyFlag(name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, _, err := ca.ParseAgent(name); err != nil {
+		return usageError{fmt.Errorf("--key: must be agent:/path#SHA256:…: %w", err)}
+	}
+	return nil
 }
 
 func exceptFlag(cmd *cobra.Command, except *[]string) {
@@ -250,6 +264,9 @@ func newCARotate(s streams) *cobra.Command {
 	exceptFlag(cmd, &opt.Except)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		opt.Actor.UID = os.Getuid()
+		if err := checkKeyFlag(opt.Name); err != nil {
+			return err
+		}
 		return withRing(s, *config, func(ring adminRing) error {
 			if dryRun {
 				status, err := ring.RingStatus(cmd.Context())

@@ -41,7 +41,7 @@ func newCheckConfig(s streams) *cobra.Command {
 			return err
 		}
 		err = errors.Join(
-			checkDataDir(f.DataDir), d.checkFiles(&f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f))
+			checkDataDir(f.DataDir), d.checkFiles(&f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f), checkAuditFiles(f.Audit))
 		for _, w := range d.warnings {
 			fmt.Fprintf(s.err, "sallyport: warning: %s\n", w.in(*config))
 		}

@@ -58,6 +58,12 @@ func newNodeFiles(s streams) *cobra.Command {
 		}
 		for _, f := range files {
 			path := filepath.Join(args[0], f.path)
+			if _, err := os.Lstat(path); err == nil {
+				return fmt.Errorf("%q exists already; nothing was written: remove it, or give another folder", path)
+			}
+		}
+		for _, f := range files {
+			path := filepath.Join(args[0], f.path)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // what root and everyone on a node may read
 				return err
 			}

@@ -77,6 +77,37 @@ func TestVerifySaysWhatIsSigned(t *testing.T) {
 	}
 }
 
+// An idle log is signed: what counts is how long an event has waited, not when the last one was signed.
+func TestUnsignedIsAsOldAsTheFirstUnsignedEvent(t *testing.T) {
+	dir := privateDir(t, t.TempDir())
+	sign, check, _ := testKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		l := openLog(t, Config{Dir: dir})
+		s := NewSigner(SignerConfig{Log: l, Sign: sign, Logger: slog.New(slog.DiscardHandler)})
+		unsigned := func(want time.Duration) {
+			t.Helper()
+			if r, err := VerifyWith(dir, Check{Signature: check}); err != nil || r.UnsignedFor != want {
+				t.Errorf("unsigned for %s, want %s; %v", r.UnsignedFor, want, err)
+			}
+		}
+		mustRecord(t, l, t.Context(), Event{Action: AdminAct})
+		if err := s.Now(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		unsigned(0)
+		time.Sleep(time.Hour)
+		mustRecord(t, l, t.Context(), Event{Action: AdminAct})
+		unsigned(0)
+		time.Sleep(time.Minute)
+		mustRecord(t, l, t.Context(), Event{Action: AdminAct})
+		unsigned(time.Minute)
+		if err := errors.Join(s.Now(t.Context()), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		unsigned(0)
+	})
+}
+
 // Whoever rewrites without the key shows, and how.
 func TestARewrittenChainShows(t *testing.T) {
 	t.Parallel()

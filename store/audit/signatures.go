@@ -25,7 +25,7 @@ type signatures struct {
 	count   uint64
 	last    Checkpoint
 	lastKey string
-	lastAt  time.Time // of the event that it names
+	waiting time.Time // of the first event behind it, its own record apart; zero: there is none
 }
 
 // seen is an event that has passed.
@@ -42,10 +42,14 @@ func (s *signatures) line(at position, recorded time.Time, text []byte) error {
 		}
 		delete(s.known, at.sequence)
 	}
+	count := s.count
 	if bytes.Contains(text, []byte(checkpointMark)) {
 		if err := s.checkpoint(at.sequence, text); err != nil {
 			return err
 		}
+	}
+	if s.count == count && s.waiting.IsZero() {
+		s.waiting = recorded
 	}
 	if s.recent == nil {
 		s.recent, s.first = make([]seen, remembered), at.sequence
@@ -83,6 +87,9 @@ func (s *signatures) checkpoint(sequence uint64, text []byte) error {
 		return fmt.Errorf("checkpoint: event %d was signed with another hash: the log was rewritten", c.Sequence)
 	}
 	s.count++
-	s.last, s.lastKey, s.lastAt = c, key, e.at
+	s.last, s.lastKey, s.waiting = c, key, time.Time{}
+	if c.Sequence+1 < sequence {
+		s.waiting = s.recent[(c.Sequence+1)%remembered].at
+	}
 	return nil
 }

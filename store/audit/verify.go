@@ -31,7 +31,8 @@ type Report struct {
 	Archived int
 	// Checkpoints counts the signed checkpoints; Signed is the last, and Key whose
 	// signature it is, if signatures were checked. Unsigned is how many events follow the
-	// one that it names, and UnsignedFor the time between them.
+	// one that it names, and UnsignedFor the time from the first of them, but for the
+	// checkpoint itself, to the last.
 	Checkpoints uint64
 	Signed      Checkpoint
 	Key         string
@@ -125,12 +126,8 @@ func verifyWith(dir string, c Check) (Report, error) {
 			report.Archived++
 		}
 	}
-	if report.Unsigned > 0 {
-		since := w.signed.lastAt
-		if since.IsZero() {
-			since = w.first
-		}
-		report.UnsignedFor = w.last.Sub(since)
+	if !w.signed.waiting.IsZero() {
+		report.UnsignedFor = w.last.Sub(w.signed.waiting)
 	}
 	return report, nil
 }

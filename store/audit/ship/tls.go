@@ -47,6 +47,12 @@ func (c TLSConfig) load(host string) (*tls.Config, error) {
 	return cfg, nil
 }
 
+// Check reads the files, for who wants to know before a receiver is asked.
+func (c TLSConfig) Check() error {
+	_, err := c.load("localhost")
+	return err
+}
+
 // tlsProblem says whether err is about certificates and not about the network.
 func tlsProblem(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
