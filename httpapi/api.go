@@ -153,8 +153,8 @@ type Config struct {
 	Audit audit.Recorder
 	// Checks decide /readyz. All must pass.
 	Checks []Check
-	// ReadyFor is how long their answer is good, and a fiftieth of it if it is bad, since everyone may ask and a check may
-	// ask an agent; 0 has those alone share an answer who ask at the same time.
+	// ReadyFor is how long a good answer of theirs is remembered, since everyone may ask and a check may ask an agent. A
+	// bad one is not: those alone share it who ask at the same time.
 	ReadyFor time.Duration
 	// Status adds named values to /v1/admin/status; each must encode to JSON.
 	Status map[string]func() any

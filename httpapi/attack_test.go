@@ -68,11 +68,12 @@ func fortify(t *testing.T, conns, each int, change func(*Config)) *fortress {
 	return f
 }
 
-// from is a client at an address, which opens a connection for each request.
+// from is a client at an address, which opens a connection for each request. It has a
+// configuration of its own, because a transport writes to it.
 func (f *fortress) from(ip string) *http.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: f.tls, ForceAttemptHTTP2: true, DialContext: dialer.DialContext,
+		DisableKeepAlives: true, TLSClientConfig: f.tls.Clone(), ForceAttemptHTTP2: true, DialContext: dialer.DialContext,
 	}}
 }
 
@@ -137,7 +138,7 @@ func (f *fortress) hoard(ctx context.Context, ip, method, path, token string, st
 		}
 	}
 	for n := 1; h.answer() == nil; n++ {
-		if n%streams == 0 {
+		if n%20 == 0 {
 			time.Sleep(10 * time.Millisecond) // the attack runs on the service's processors
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -58,24 +59,22 @@ func TestConnectionsThatShowNoTokenKeepNobodyOut(t *testing.T) {
 	} {
 		for _, addresses := range []int{1, 200} {
 			t.Run(fmt.Sprintf("%s from %d", name, addresses), func(t *testing.T) { // one after the other
-				f := fortify(t, 256, 64, func(*Config) {})
+				f := fortify(t, 128, 32, func(*Config) {})
 				ctx, stop := context.WithCancel(t.Context())
 				var running sync.WaitGroup
 				defer running.Wait()
 				defer stop()
 				for part := range 4 {
 					running.Go(func() {
-						held := make([]net.Conn, 250) // a thousand in all; the oldest is renewed
+						held := make([]net.Conn, 128) // 512 in all; the oldest is renewed
 						for i := 0; ctx.Err() == nil; i = (i + 1) % len(held) {
 							if held[i] != nil {
 								held[i].Close()
 							}
-							if conn := f.dial(ctx, fmt.Sprintf("127.0.1.%d", 1+(part*250+i)%addresses)); conn != nil {
+							if conn := f.dial(ctx, fmt.Sprintf("127.0.1.%d", 1+(part*128+i)%addresses)); conn != nil {
 								held[i] = begin(ctx, f, conn)
 							}
-							if i%5 == 0 {
-								time.Sleep(10 * time.Millisecond) // on the same processors
-							}
+							time.Sleep(10 * time.Millisecond) // on the same processors
 						}
 						for _, conn := range held {
 							if conn != nil {
@@ -85,7 +84,7 @@ func TestConnectionsThatShowNoTokenKeepNobodyOut(t *testing.T) {
 					})
 				}
 				full := f.api.places().Connections["server.listen"]
-				for ; full.Evicted < 1000; full = f.api.places().Connections["server.listen"] {
+				for ; full.Evicted < 512; full = f.api.places().Connections["server.listen"] {
 					time.Sleep(time.Millisecond)
 				}
 				f.holds(t, "127.0.1.1") // the attacker's own address
@@ -253,12 +252,12 @@ func TestPlacesCountByTheAddressOfTheClient(t *testing.T) {
 
 // However many ask, the checks are made once a second, and nobody who waits for them has
 // a place that somebody else needs.
-func TestReadinessIsAskedOnceASecond(t *testing.T) {
+func TestReadinessIsAskedFourTimesASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		s := newService(t, func(c *Config) {
-			c.ReadyFor = time.Second
+			c.ReadyFor = 250 * time.Millisecond
 			c.Checks = []Check{{"agent", func(ctx context.Context) error {
 				asked++
 				select {
@@ -289,7 +288,7 @@ func TestReadinessIsAskedOnceASecond(t *testing.T) {
 			rec := httptest.NewRecorder()
 			s.api.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
 		}
-		if asked > 12 {
+		if asked > 40 {
 			t.Errorf("asked %d times", asked)
 		}
 	})
@@ -338,3 +337,30 @@ func (b *blackHole) WriteHeader(int)             {}
 func (b *blackHole) SetWriteDeadline(time.Time) error { return nil }
 func (b *blackHole) SetReadDeadline(time.Time) error  { return nil }
 func (b *blackHole) FlushError() error                { return nil }
+
+// A drain shows at once, a check that begins to fail within 250 ms, a mended one at once.
+func TestReadinessIsFresh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var broken error
+		s := newService(t, func(c *Config) {
+			c.ReadyFor = 250 * time.Millisecond
+			c.Checks = []Check{{"agent", func(context.Context) error { return broken }}}
+		})
+		want := func(status int, when string) {
+			rec := httptest.NewRecorder()
+			s.api.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+			if rec.Code != status {
+				t.Errorf("%s: %d, want %d", when, rec.Code, status)
+			}
+		}
+		want(http.StatusOK, "all is well")
+		broken = errors.New("the agent is locked")
+		time.Sleep(250 * time.Millisecond)
+		want(http.StatusServiceUnavailable, "the agent is locked")
+		broken = nil
+		want(http.StatusOK, "the agent is unlocked")
+		s.api.Drain()
+		want(http.StatusServiceUnavailable, "it drains")
+	})
+}

@@ -13,7 +13,7 @@ const checkTimeout = 2 * time.Second
 // came out.
 type readiness struct {
 	checks []Check
-	lasts  time.Duration // how long an answer is good
+	lasts  time.Duration // how long a good answer is remembered
 
 	mu     sync.Mutex // guards what follows
 	latest *lookout   // nil: nobody has asked yet
@@ -25,7 +25,7 @@ type lookout struct {
 	// What follows is set before done is closed.
 	checks []checkAnswer
 	ok     bool
-	until  time.Time
+	until  time.Time // zero: it is not remembered
 }
 
 // ask returns the run that is under way, or the last one while it is good, or begins one.
@@ -62,11 +62,9 @@ func (s *readiness) run(l *lookout) {
 		}
 		l.checks = append(l.checks, answer)
 	}
-	lasts := s.lasts
-	if !l.ok { // what was mended shows soon
-		lasts /= 50
+	if l.ok { // a bad answer is for those who wait for it: what was mended shows at once
+		l.until = time.Now().Add(s.lasts)
 	}
-	l.until = time.Now().Add(lasts)
 }
 
 // ready says what the checks say. A request that waits for them yields its place.

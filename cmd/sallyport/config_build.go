@@ -166,7 +166,7 @@ func auditConfig(f File, log *slog.Logger) audit.Config {
 func (d *daemon) apiConfig(p *parts, mounts []httpapi.Mounted) httpapi.Config {
 	commands := d.executor
 	cfg := httpapi.Config{
-		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), ReadyFor: time.Second, Version: version, Logger: p.log,
+		Tokens: p.tokens, Audit: p.recorder(), Observer: p.metrics, Metrics: metricsHandler(p.metrics), Snapshots: p.db, Checks: readyChecks(p), ReadyFor: 250 * time.Millisecond, Version: version, Logger: p.log,
 		TrustedProxies: prefixes(p.file.Server.TrustedProxies), MaxExecBody: p.file.Server.MaxBody, HSTS: p.file.Server.HSTSMaxAge,
 		Nodes: nodeNetworks(p.file, nil), MaxStreams: int(p.file.Server.MaxStreams),
 		MaxAnonymous: int(p.file.Server.MaxAnonymous), MaxAnonymousPerAddress: int(p.file.Server.MaxAnonymousPerAddress),
