@@ -40,12 +40,14 @@ func (a *Authority) approve(ctx context.Context, v *ringView, act Act, c change)
 
 // ApproveLift asks for a second person, where one is needed, for the end of a revocation;
 // a process without an authority asks too.
-func ApproveLift(ctx context.Context, approvals Approver, actor Actor, r revocation.Act) error {
+// The approval is for the act that stands now: one that is made again since is another.
+func ApproveLift(ctx context.Context, approvals Approver, actor Actor, r revocation.Act, standing *revocation.Index) error {
 	if approvals == nil {
 		return nil
 	}
+	r = standing.Of(r)
 	return approvals.Pass(ctx, approval.Request{
-		Acts: []string{approval.Lift}, Text: fmt.Sprintf("end of the revocation of %s %s", r.Kind, clip(r.Value)), Key: string(r.Kind) + " " + r.Value,
+		Acts: []string{approval.Lift}, Text: fmt.Sprintf("end of the revocation of %s %s", r.Kind, clip(r.Value)), Key: fmt.Sprintf("%s %s %d", r.Kind, r.Value, r.At.UnixNano()),
 		Reason: clipDetail(actor.Reason), By: approval.Person{UID: actor.UID},
 	})
 }

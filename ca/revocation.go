@@ -149,7 +149,7 @@ func (row Issued) use() revocation.Use {
 func (a *Authority) Lift(ctx context.Context, actor Actor, act revocation.Act) (revocation.Done, error) {
 	act, err := a.register.ToLift(ctx, actor, act)
 	if err == nil {
-		err = ApproveLift(ctx, a.approvals, actor, act)
+		err = ApproveLift(ctx, a.approvals, actor, act, a.register.Index())
 	}
 	if err != nil {
 		return revocation.Done{}, err

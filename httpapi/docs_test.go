@@ -67,7 +67,7 @@ func TestTheDocumentHasEveryCodeOfTheTableAndNoOther(t *testing.T) {
 	for _, code := range table {
 		// These belong to no public call: no such path or method, the admin socket,
 		// a client that is not there.
-		elsewhere := []string{"method_not_allowed", "peer_refused", "serial_unknown", "step_refused", "revocation_not_allowed", "revocations_unavailable", "not_revoked", "client_gone", "approval_required", "proposals_full"}
+		elsewhere := []string{"method_not_allowed", "peer_refused", "serial_unknown", "step_refused", "revocation_not_allowed", "revocations_unavailable", "not_revoked", "client_gone", "approval_required", "proposals_full", "manifest_not_acceptable"}
 		if used[code] == slices.Contains(elsewhere, code) {
 			t.Errorf("code %q: listed with a call: %v", code, used[code])
 		}

@@ -120,6 +120,7 @@ var kinds = []struct {
 	{approval.ErrHeld, kind{http.StatusConflict, "approval_required", "Another person must approve", "This takes two people. Nothing was done.", 0}},
 	{approval.ErrUnknown, kind{http.StatusNotFound, "proposal_unknown", "No such proposal", "No such proposal stands: its time is over, its act was done, or there was none.", 0}},
 	{approval.ErrSamePerson, kind{http.StatusForbidden, "approval_own", "Not your own proposal", "Who proposed an act cannot approve it.", 0}},
+	{approval.ErrDecided, kind{http.StatusConflict, "proposal_decided", "Somebody else was quicker", "Somebody else approved or rejected the proposal, or its act was done. Look at what stands.", 0}},
 	{approval.ErrFull, kind{http.StatusConflict, "proposals_full", "Too many proposals", "Too many proposals stand. Approve or reject some.", 0}},
 
 	{context.DeadlineExceeded, kind{http.StatusGatewayTimeout, "timeout", "Time is over", "The answer did not come in time.", 0}},

@@ -47,6 +47,9 @@ var (
 	ErrUnknown = errors.New("there is no such proposal")
 	// ErrSamePerson says that who proposed an act cannot approve it.
 	ErrSamePerson = errors.New("who proposed an act cannot approve it")
+	// ErrDecided says that somebody else decided about a proposal, or its act was done,
+	// at the same time.
+	ErrDecided = errors.New("somebody else was quicker")
 	// ErrFull says that too many proposals stand.
 	ErrFull = errors.New("too many proposals stand")
 )
@@ -134,15 +137,18 @@ type Config struct {
 	Acts []string
 	// Within is how long a proposal stands; 0 means DefaultWithin.
 	Within time.Duration
+	// Refused says that somebody's access was revoked since they approved; nil: nobody's.
+	Refused func(Person) bool
 }
 
 // A Gate lets acts through, or holds them. It is safe for concurrent use, also by several
 // processes on one store.
 type Gate struct {
-	store  store.Store
-	audit  audit.Recorder
-	acts   []string
-	within time.Duration
+	store   store.Store
+	audit   audit.Recorder
+	acts    []string
+	within  time.Duration
+	refused func(Person) bool
 }
 
 // New checks cfg.
@@ -155,7 +161,7 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.Within < 0 {
 		return nil, fmt.Errorf("approval: %s is negative", cfg.Within)
 	}
-	g := &Gate{store: cfg.Store, audit: cfg.Audit, acts: cfg.Acts, within: cfg.Within}
+	g := &Gate{store: cfg.Store, audit: cfg.Audit, acts: cfg.Acts, within: cfg.Within, refused: cfg.Refused}
 	if g.within == 0 {
 		g.within = DefaultWithin
 	}
@@ -182,14 +188,43 @@ func (g *Gate) Pass(ctx context.Context, r Request) error {
 	case p.ApprovedBy == nil:
 		return &HeldError{p}
 	}
+	if g.refused != nil && g.refused(*p.ApprovedBy) {
+		return g.disown(ctx, p, entry)
+	}
 	// The record first: an approval that is used up and not on record would be lost.
 	if err := g.record(ctx, "use", p, r.By); err != nil {
 		return err
 	}
+	return g.drop(ctx, entry)
+}
+
+// disown takes back the approval of somebody who may approve nothing any more: the act
+// waits again.
+func (g *Gate) disown(ctx context.Context, p Proposal, entry store.Entry) error {
+	by := *p.ApprovedBy
+	p.ApprovedBy, p.ApprovedAt = nil, time.Time{}
+	if err := g.record(ctx, "disown", p, by); err != nil {
+		return err
+	}
+	if err := g.put(ctx, p, entry.Revision); err != nil {
+		return err
+	}
+	return &HeldError{p}
+}
+
+// drop removes a proposal, unless somebody changed it meanwhile.
+func (g *Gate) drop(ctx context.Context, entry store.Entry) error {
 	if err := g.store.Delete(ctx, entry); err != nil {
-		return fmt.Errorf("use approval %s: %w", id, err)
+		return fmt.Errorf("proposal under %q: %w", entry.Key, decided(err))
 	}
 	return nil
+}
+
+func decided(err error) error {
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+		return errors.Join(ErrDecided, err)
+	}
+	return err
 }
 
 // holds says whether one of the acts that r is takes two people.
@@ -228,8 +263,8 @@ func (g *Gate) Approve(ctx context.Context, by Person, id string) (Proposal, err
 	if p.ProposedBy.same(by) {
 		return Proposal{}, ErrSamePerson
 	}
-	if p.ApprovedBy != nil {
-		return p, nil
+	if p.ApprovedBy != nil && !p.ApprovedBy.same(by) {
+		return Proposal{}, ErrDecided
 	}
 	p.ApprovedBy, p.ApprovedAt = &by, time.Now().UTC().Truncate(time.Second)
 	if err := g.record(ctx, "approve", p, by); err != nil {
@@ -247,7 +282,7 @@ func (g *Gate) Reject(ctx context.Context, by Person, id string) (Proposal, erro
 	if err := g.record(ctx, "reject", p, by); err != nil {
 		return Proposal{}, err
 	}
-	return p, g.store.Delete(ctx, entry)
+	return p, g.drop(ctx, entry)
 }
 
 // List are the proposals that stand, the oldest first.
@@ -288,7 +323,7 @@ func (g *Gate) put(ctx context.Context, p Proposal, revision uint64) error {
 		return fmt.Errorf("encode proposal: %w", err)
 	}
 	if _, err := g.store.Put(ctx, store.Entry{Key: prefix + p.ID, Value: text, Revision: revision, Expires: p.Until}); err != nil {
-		return fmt.Errorf("proposal %s: %w", p.ID, err)
+		return fmt.Errorf("proposal %s: %w", p.ID, decided(err))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +13,14 @@ import (
 	"sallyport/store/bolt"
 )
 
-type records struct{ acts []string }
+type records struct {
+	mu   sync.Mutex
+	acts []string
+}
 
 func (r *records) Record(_ context.Context, e audit.Event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.acts = append(r.acts, e.Detail["act"])
 	return nil
 }
@@ -178,5 +184,61 @@ func TestAChangeOfWhatIsHeldIsOnRecord(t *testing.T) {
 	must(t, g.Announce(t.Context()))
 	if len(log.acts) != 2 || log.acts[1] != "approval.acts" {
 		t.Errorf("on record are %v", log.acts)
+	}
+}
+
+func TestAnApprovalEndsWithItsApproversAccess(t *testing.T) {
+	g, ctx := open(t, &records{}, Compromise), t.Context()
+	p := held(t, g.Pass(ctx, compromise("a")))
+	_, err := g.Approve(ctx, anna, p.ID)
+	must(t, err)
+	g.refused = func(by Person) bool { return by.Subject == anna.Subject }
+	if again := held(t, g.Pass(ctx, compromise("a"))); again.ApprovedBy != nil {
+		t.Errorf("still approved by %v", again.ApprovedBy)
+	}
+	_, err = g.Approve(ctx, other, p.ID)
+	must(t, err)
+	must(t, g.Pass(ctx, compromise("a")))
+}
+
+func TestAnotherReasonIsAnotherAct(t *testing.T) {
+	g, ctx := open(t, &records{}, Compromise), t.Context()
+	p := held(t, g.Pass(ctx, compromise("a")))
+	_, err := g.Approve(ctx, other, p.ID)
+	must(t, err)
+	r := compromise("a")
+	r.Reason = "one that nobody has seen"
+	held(t, g.Pass(ctx, r))
+}
+
+// TestOneOfManyIsQuicker: whoever comes too late is told so, and the act is done once.
+func TestOneOfManyIsQuicker(t *testing.T) {
+	g, ctx := open(t, &records{}, Compromise), t.Context()
+	p := held(t, g.Pass(ctx, compromise("a")))
+	const many = 16
+	together := func(do func(i int) error) (good int) {
+		errs := make([]error, many)
+		var wait sync.WaitGroup
+		for i := range many {
+			wait.Go(func() { errs[i] = do(i) })
+		}
+		wait.Wait()
+		for _, err := range errs {
+			if err == nil {
+				good++
+			} else if !errors.Is(err, ErrDecided) && !errors.Is(err, ErrHeld) {
+				t.Errorf("got %v", err)
+			}
+		}
+		return good
+	}
+	if n := together(func(i int) error {
+		_, err := g.Approve(ctx, Person{UID: 100 + i}, p.ID)
+		return err
+	}); n != 1 {
+		t.Errorf("%d approved", n)
+	}
+	if n := together(func(int) error { return g.Pass(ctx, compromise("a")) }); n != 1 {
+		t.Errorf("the act was let through %d times", n)
 	}
 }

@@ -10,9 +10,10 @@ import (
 // digest: names of 64 bits can be made to meet.
 const idDigits = 16
 
-// digest follows from what the act would do and nothing else: not from who asks, nor why.
+// digest follows from what the act would do and why, which the second person has read;
+// not from who asks.
 func (r Request) digest() string {
-	sum := sha256.Sum256([]byte(strings.Join(r.Acts, ",") + "\x00" + r.Key))
+	sum := sha256.Sum256([]byte(strings.Join(r.Acts, ",") + "\x00" + r.Reason + "\x00" + r.Key))
 	return hex.EncodeToString(sum[:])
 }
 

@@ -62,6 +62,14 @@ func (x *Index) Standing(now time.Time) []Act {
 	return slices.DeleteFunc(slices.Clone(x.acts), func(a Act) bool { return !a.Expires.IsZero() && !now.Before(a.Expires) })
 }
 
+// Of is the act of this kind and value as it stands, or a itself.
+func (x *Index) Of(a Act) Act {
+	if i := slices.IndexFunc(x.acts, func(o Act) bool { return o.Kind == a.Kind && o.Value == a.Value }); i >= 0 {
+		return x.acts[i]
+	}
+	return a
+}
+
 // Covers finds an act that covers a use, as [Act.Covers] says: a person's first, then an
 // account's, a key's and a certificate's.
 func (x *Index) Covers(u Use) (Act, bool) {

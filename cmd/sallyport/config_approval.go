@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/ca/approval"
+	"sallyport/ca/revocation"
 	"sallyport/policy"
 	"sallyport/store"
 	"sallyport/store/audit"
@@ -37,9 +38,16 @@ func (d *decoder) checkApproval(s ApprovalSection) {
 	}
 }
 
-// newGate opens the gate of a data folder.
-func newGate(f File, db store.Store, log audit.Recorder) (*approval.Gate, error) {
-	return approval.New(approval.Config{Store: db, Audit: log, Acts: f.Approval.Acts, Within: f.Approval.Within})
+// newGate opens the gate of a data folder. An approval of somebody whose access was
+// revoked since counts no more, if refused knows of that.
+func newGate(f File, db store.Store, log audit.Recorder, refused func(approval.Person) bool) (*approval.Gate, error) {
+	return approval.New(approval.Config{Store: db, Audit: log, Acts: f.Approval.Acts, Within: f.Approval.Within, Refused: refused})
+}
+
+// refused says whether the access of somebody with a token was revoked.
+func (p *parts) refused(by approval.Person) bool {
+	return by.Subject != "" && p.revoked != nil &&
+		p.revoked.Refuse(revocation.Use{Issuer: by.Issuer, Subject: by.Subject, Accounts: []string{by.Login}}) != nil
 }
 
 // approvers is the role of administrators: a policy of one rule, and nil without groups.

@@ -213,7 +213,7 @@ func (d *daemon) openRecords(p *parts) (err error) {
 		return inUse(p.file, err)
 	}
 	d.closers = append(d.closers, p.db.Close)
-	p.gate, err = newGate(p.file, p.db, p.recorder())
+	p.gate, err = newGate(p.file, p.db, p.recorder(), p.refused)
 	return err
 }
 

@@ -145,7 +145,7 @@ func holdRestore(ctx context.Context, s streams, dir string, m backup.Manifest, 
 	if err != nil {
 		return errors.Join(err, log.Close())
 	}
-	gate, err := newGate(f, db, log)
+	gate, err := newGate(f, db, log, nil)
 	if err == nil {
 		err = gate.Hold(ctx, approval.Request{
 			Acts: []string{approval.Restore}, By: approval.Person{UID: os.Getuid()}, Reason: reason,

@@ -72,7 +72,7 @@ type lifts struct {
 func (l lifts) Lift(ctx context.Context, actor ca.Actor, act revocation.Act) (revocation.Done, error) {
 	named, err := l.ToLift(ctx, actor, act)
 	if err == nil {
-		err = ca.ApproveLift(ctx, l.approvals, actor, named)
+		err = ca.ApproveLift(ctx, l.approvals, actor, named, l.Index())
 	}
 	if err != nil {
 		return revocation.Done{}, err
