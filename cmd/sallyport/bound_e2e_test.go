@@ -196,7 +196,7 @@ func TestTokenOfARealProviderThatIsBoundToACertificateNeedsAConnectionWithIt(t *
 	}
 	with := func(certificates ...tls.Certificate) *http.Client {
 		return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
-			InsecureSkipVerify: true, Certificates: certificates, //nolint:gosec // of loopback, made for this test
+			InsecureSkipVerify: true, Certificates: certificates, // of loopback, made for this test
 		}}}
 	}
 	for _, s := range []showing{
