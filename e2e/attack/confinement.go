@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -83,11 +84,12 @@ func (j *jail) links() []string {
 func (j *jail) ask(ctx context.Context, method, op string, pairs ...string) (answer, error) {
 	c := call{method: method, path: "/filesystem/node/" + op, token: j.token}
 	query, members := url.Values{}, map[string]any{}
-	for i := 0; i < len(pairs); i += 2 {
-		query.Set(pairs[i], pairs[i+1])
-		members[pairs[i]] = pairs[i+1]
-		if pairs[i+1] == "true" {
-			members[pairs[i]] = true
+	for pair := range slices.Chunk(pairs, 2) {
+		name, value := pair[0], pair[1]
+		query.Set(name, value)
+		members[name] = value
+		if value == "true" {
+			members[name] = true
 		}
 	}
 	if method == http.MethodGet || method == http.MethodDelete {
@@ -167,7 +169,7 @@ func (j *jail) untouched(got string) (string, error) {
 	entries, err := os.ReadDir(j.beside)
 	text, readErr := os.ReadFile(filepath.Join(j.beside, "secret"))
 	if err = errors.Join(err, readErr); err != nil {
-		return got + ", and the folder beside is gone", nil
+		return got + ", and the folder beside is gone: " + err.Error(), nil //nolint:nilerr // what came of it is the answer
 	}
 	info, err := os.Stat(filepath.Join(j.beside, "secret"))
 	if err != nil || len(entries) != 1 || string(text) != "secret" || info.Mode().Perm() != 0o666 {

@@ -96,8 +96,14 @@ func archivesThatLeadOut(ctx context.Context, s *site) (string, error) {
 	defer j.leave()
 	var got []string
 	for _, entries := range [][]string{
-		{"out/planted"}, {"../planted"}, {"../../planted"}, {j.beside + "/planted"}, {"root" + j.beside + "/planted"},
-		{"l -> " + j.beside, "l/planted"}, {"h => " + j.beside + "/secret", "h"}, {"m -> " + j.beside + "/secret", "h => m", "h"},
+		{"out/planted"},
+		{"../planted"},
+		{"../../planted"},
+		{j.beside + "/planted"},
+		{"root" + j.beside + "/planted"},
+		{"l -> " + j.beside, "l/planted"},
+		{"h => " + j.beside + "/secret", "h"},
+		{"m -> " + j.beside + "/secret", "h => m", "h"},
 		{"d/", "d/l -> ../../..", "d/l/planted"},
 	} {
 		if _, err := j.extract(ctx, entries...); err != nil { // served or not

@@ -55,11 +55,18 @@ func TestNoJobIsSubmittedForWhatLiesOutside(t *testing.T) {
 	// A link that is the last part is followed where what it leads to is read or written.
 	c.as("alice", "POST", transferPath+"download", jsonOf(t, map[string]any{"path": jail + "/link", "transferDirectives": map[string]any{"transferMethod": "s3"}})).refusedOutside()
 	for _, job := range []map[string]any{
-		{"workingDirectory": jail + "/out"}, {"workingDirectory": outside}, {"workingDirectory": "/"},
-		{"workingDirectory": jail, "standardOutput": "out/planted"}, {"workingDirectory": jail, "standardError": outside + "/planted"},
-		{"workingDirectory": jail, "standardOutput": jail + "/out/%j.txt"}, {"workingDirectory": jail, "standardInput": "link"},
-		{"workingDirectory": jail, "standardOutput": "../../../outside-of-jobs/planted"}, {"workingDirectory": jail, "standardOutput": "%x/../out/planted"},
-		{"workingDirectory": jail, "scriptPath": jail + "/out/secret"}, {"workingDirectory": jail, "scriptPath": outside + "/secret"}, {"workingDirectory": jail, "scriptPath": jail + "/link"},
+		{"workingDirectory": jail + "/out"},
+		{"workingDirectory": outside},
+		{"workingDirectory": "/"},
+		{"workingDirectory": jail, "standardOutput": "out/planted"},
+		{"workingDirectory": jail, "standardError": outside + "/planted"},
+		{"workingDirectory": jail, "standardOutput": jail + "/out/%j.txt"},
+		{"workingDirectory": jail, "standardInput": "link"},
+		{"workingDirectory": jail, "standardOutput": "../../../outside-of-jobs/planted"},
+		{"workingDirectory": jail, "standardOutput": "%x/../out/planted"},
+		{"workingDirectory": jail, "scriptPath": jail + "/out/secret"},
+		{"workingDirectory": jail, "scriptPath": outside + "/secret"},
+		{"workingDirectory": jail, "scriptPath": jail + "/link"},
 	} {
 		if job["scriptPath"] == nil {
 			job["script"] = "#!/bin/sh\nid\n"
