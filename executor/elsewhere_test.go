@@ -125,7 +125,12 @@ func remoteCredentials(t testing.TB) credentials {
 // serveCA runs "sallyport serve --role ca" until the test ends.
 func serveCA(t testing.TB, binary, config string) (url string, trusted []byte) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "ca")
+	parent, err := os.MkdirTemp("", "ca") //nolint:usetesting // some tests open the folder of t.TempDir to accounts, and no CA serves from such
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(parent) })
+	dir := filepath.Join(parent, "ca")
 	if out, err := exec.Command(binary, "init", dir).CombinedOutput(); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
@@ -152,7 +157,7 @@ func serveCA(t testing.TB, binary, config string) (url string, trusted []byte) {
 		}
 		time.Sleep(50 * time.Millisecond) // another process is starting
 	}
-	trusted, err := os.ReadFile(filepath.Join(dir, "ca_key.pub"))
+	trusted, err = os.ReadFile(filepath.Join(dir, "ca_key.pub"))
 	if err != nil || len(where) == 0 {
 		t.Fatalf("the CA does not serve: %v", err)
 	}
