@@ -40,8 +40,12 @@ func newCheckConfig(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		files := d.checkFiles(&f)
+		if d.pipes {
+			return files
+		}
 		err = errors.Join(
-			checkDataDir(f.DataDir), d.checkFiles(&f), checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f), checkAuditFiles(f.Audit))
+			checkDataDir(f.DataDir), files, checkCAKey(s, f), checkTLS(f.Server, log), checkIssuers(f), checkSystems(f, log), checkOpenFGA(f), warnOfHollowRules(f, log), checkStaging(f), checkAuditFiles(f.Audit))
 		for _, w := range d.warnings {
 			fmt.Fprintf(s.err, "sallyport: warning: %s\n", w.in(*config))
 		}

@@ -97,6 +97,8 @@ type decoder struct {
 	from     map[string]string // the environment variable that a key's value is from
 	mistakes []mistake
 	warnings []mistake // what is allowed, and should not be
+	// pipes says that checkFiles has found a pipe where a file belongs.
+	pipes bool
 }
 
 func (d *decoder) fail(key, format string, args ...any) {

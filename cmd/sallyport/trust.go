@@ -92,6 +92,10 @@ func trustRules() []trustRule {
 		fileRow("executor.remote.ca_keys", "which CA's certificates are used"),
 		spanRow("executor.remote.max_ttl", "how long a certificate may be that is used", time.Hour),
 		fileRow("systems[].known_hosts", "which node, and which jump host, is the right one"),
+		{
+			key: "systems[].firecrest.file_systems[].path", decides: "which folders of a node calls about files reach", check: checkFence,
+			warned: "`/`, and folders of the system such as `/etc` and `/proc`",
+		},
 		urlRow("firecrest.s3.public_url", "where files of users go", "firecrest.s3.allow_http"),
 		{
 			key: "firecrest.s3.private_url", decides: "where files of users go, inside the centre", check: checkPrivateURL,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +18,9 @@ type fileRule struct {
 	secret bool // others must not read it
 	above  bool // the folders above it alone: the rest is for those who use it
 }
+
+// errPipe says that whoever reads what a setting names would wait without end.
+var errPipe = errors.New("is a pipe or a socket: it must be a file")
 
 // checkFiles looks at what the settings name on this machine, and at the configuration file itself. The error lists every mistake.
 func (d *decoder) checkFiles(f *File) error {
@@ -40,7 +44,9 @@ func (d *decoder) checkFiles(f *File) error {
 			if path == "" || path == keyOffline {
 				continue
 			}
-			add(key, rule.checkSource(path))
+			err := rule.checkSource(path)
+			d.pipes = d.pipes || errors.Is(err, errPipe)
+			add(key, err)
 			if generic(key) == "server.tls_key" && groupReads(path) {
 				d.warn(key, "%q can be read by a group: whoever is in it can be this service to clients", path)
 			}
@@ -99,6 +105,9 @@ func (r fileRule) check(path string) error {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			if err := onlyOurs(next); err != nil {
 				return err
+			}
+			if info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 { // whoever reads it waits without end
+				return fmt.Errorf("%q %w", path, errPipe)
 			}
 			at = next
 			continue

@@ -138,6 +138,16 @@ func choiceRow(key, decides, dangerous, text string) trustRule {
 	}}
 }
 
+// checkFence warns of folders in which more lies than files of users.
+func checkFence(c *trustCheck, key string, v reflect.Value) {
+	switch path := v.String(); path {
+	case "/":
+		c.d.warn(key, "%q is everything: calls about files reach all that the caller's account does", path)
+	case "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr", "/var":
+		c.d.warn(key, "%q belongs to the system: calls about files reach all in it that the caller's account does", path)
+	}
+}
+
 // spanRow is a time span that is dangerous when it is long.
 func spanRow(key, decides string, most time.Duration) trustRule {
 	return trustRule{key: key, decides: decides, warned: "more than " + short(most), check: func(c *trustCheck, key string, v reflect.Value) {

@@ -92,12 +92,13 @@ func privateNets() []string {
 	return []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "::1/128", "fc00::/7", "fe80::/10"}
 }
 
-// holdsIPv4 says whether a network holds all of IPv4, mapped, compatible or translated (RFC 4291 §2.5.5, 6052, 3056), or part of it.
+// holdsIPv4 says whether a network holds all of IPv4, mapped, compatible, translated or tunnelled (RFC 4291 §2.5.5, 6052, 8215,
+// 3056, 4380), or part of it.
 func holdsIPv4(p netip.Prefix) bool {
 	if p.Addr().Is4() || within(p, "::1/128") {
 		return false
 	}
-	if within(p, "::ffff:0:0/96", "64:ff9b::/96", "::/96", "2002::/16") {
+	if within(p, "::ffff:0:0/96", "64:ff9b::/96", "::/96", "2002::/16", "64:ff9b:1::/48", "2001::/32") {
 		return true
 	}
 	// One that is wider than they are is refused for its width, unless it is just so narrow that it is not.

@@ -117,6 +117,8 @@ func TestDangerousSettingsAreRefusedOrWarnedOf(t *testing.T) {
 		{proxies("::/80"), "server.trusted_proxies", refused},
 		{proxies("64:ff9b::/96"), "server.trusted_proxies", refused},
 		{proxies("2002::/16"), "server.trusted_proxies", refused},
+		{proxies("64:ff9b:1::/48"), "server.trusted_proxies", refused},
+		{proxies("2001::/32"), "server.trusted_proxies", refused},
 		{proxies("10.1.2.3/8"), "server.trusted_proxies", warned},
 		{proxies("10.0.0.0/8", "fc00::/7", "192.168.0.0/16", "::1/128", "127.0.0.0/8"), "server.trusted_proxies", silent},
 		{proxies("192.0.2.0/24", "2001:db8::/32"), "server.trusted_proxies", silent},

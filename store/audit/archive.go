@@ -68,7 +68,7 @@ func listAll(dir, archive string) (numbers []int, archived map[int]bool, err err
 
 // openFrom opens a file of the log where it is: in its folder, or in the archive.
 func openFrom(dir, archive string, number int) (io.ReadCloser, error) {
-	f, err := os.Open(filepath.Join(dir, fileName(number)))
+	f, err := openRegular(filepath.Join(dir, fileName(number)))
 	if archive == "" || !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
@@ -76,7 +76,7 @@ func openFrom(dir, archive string, number int) (io.ReadCloser, error) {
 }
 
 func openArchived(archive string, number int) (io.ReadCloser, error) {
-	f, err := os.Open(filepath.Join(archive, archivedName(number)))
+	f, err := openRegular(filepath.Join(archive, archivedName(number)))
 	if err != nil {
 		return nil, err
 	}

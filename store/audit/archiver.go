@@ -157,7 +157,7 @@ func (a *Archiver) archive(number int) error {
 
 // copy writes the compressed file under another name first.
 func (a *Archiver) copy(from, to string) error {
-	in, err := os.Open(from)
+	in, err := openRegular(from)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (a *Archiver) compare(number int) error {
 	if w.unfinished > 0 || w.events == 0 {
 		return fmt.Errorf("%w: %s does not end with an event", ErrChain, fileName(number))
 	}
-	live, err := os.Open(filepath.Join(a.cfg.Log.dir, fileName(number)))
+	live, err := openRegular(filepath.Join(a.cfg.Log.dir, fileName(number)))
 	if err != nil {
 		return err
 	}

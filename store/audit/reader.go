@@ -96,7 +96,7 @@ func (r *Reader) Next() (Line, bool, error) {
 // line returns the next line of the file, or nothing at its end.
 func (r *Reader) line(end Mark) ([]byte, error) {
 	if r.source.file == nil {
-		f, err := os.Open(filepath.Join(r.log.dir, fileName(r.at.File)))
+		f, err := openRegular(filepath.Join(r.log.dir, fileName(r.at.File)))
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -135,7 +134,7 @@ func verifyWith(dir string, c Check) (Report, error) {
 // readHead returns the head of a log that may be in use: a slot that is being
 // written at this moment looks damaged, and a second look tells.
 func readHead(dir string) (position, error) {
-	f, err := os.Open(filepath.Join(dir, headName))
+	f, err := openRegular(filepath.Join(dir, headName))
 	if errors.Is(err, fs.ErrNotExist) {
 		if numbers, listErr := listFiles(dir); listErr == nil && len(numbers) > 0 {
 			return position{}, fmt.Errorf("%w: the head file is missing", ErrChain)
