@@ -106,7 +106,7 @@ func TestAScriptOnTheSystemIsTakenBeforeOneInTheBody(t *testing.T) {
 	t.Parallel()
 	c := slurm(t)
 	home := c.node.Home("bob")
-	path := filepath.Join("my script's.sh")
+	path := filepath.Join(home, "my script's.sh")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n:\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
