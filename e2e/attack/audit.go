@@ -53,7 +53,7 @@ func audit() []attack {
 // tamper records some events, has a log of them that is good, tampers with it, and says
 // whether "audit verify" found it, for the reason that word stands for.
 func (s *site) tamper(ctx context.Context, word string, tamper func(*auditLog) error) (string, error) {
-	v, err := s.serve(ctx, settings{audit: "sign_interval = \"300ms\"\narchive_dir = \"old\"\narchive_after = \"0s\"\nmax_file_bytes = 65536"})
+	v, err := s.serve(ctx, settings{audit: "sign_interval = \"300ms\"\narchive_dir = \"old\"\narchive_after = \"0s\"\nmax_file_bytes = 65536", more: "[[rates]]\n"})
 	if err != nil {
 		return "", err
 	}
