@@ -85,7 +85,7 @@ func revokedWithStaticKeys(ctx context.Context, s *site) (string, error) {
 	return v.beforeAndAfter(ctx, []string{"--user", login(0)},
 		call{path: "/v1/systems/node/exec", token: token, body: map[string]any{"command": "true"}},
 		call{path: "/v1/certificates", token: token, body: map[string]any{"public_key": line}},
-		call{path: "/v1/systems", token: token})
+		call{path: "/filesystem/node/ops/ls?path=/tmp", token: token})
 }
 
 func revokedAsPrincipal(ctx context.Context, s *site) (string, error) {
